@@ -1,0 +1,28 @@
+"""Settings that every test shares: reproducible properties, two threads, a fresh seed for each test."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# No deadline: a busy machine is no failure. Derandomised: the same examples on every machine and every day.
+settings.register_profile(
+    "ssdlib",
+    derandomize=True,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ssdlib")
+
+
+def pytest_configure() -> None:
+    """Leave cores to other processes, and sum in the same order on every machine with two or more."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Start every test from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
