@@ -1,0 +1,220 @@
+"""Backbones: convolutional networks that turn an image into the feature maps that SSD predicts from.
+
+Each backbone returns a list of feature maps, finest first, and says their channels in `out_channels`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Output channels of VGG-16's convolutions ("D" of the paper's table 1); "M" is a 2 x 2 max-pooling.
+_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
+_CONV4_3 = 13  # how many entries of _VGG16 come up to conv4_3
+
+
+class L2Norm(nn.Module):
+    """Scale every cell's feature vector to a learned length per channel, 20 to begin with.
+
+    conv4_3 has much larger activations than the deeper maps; without this its gradients drown the others.
+
+    Source: Liu et al., ParseNet (2015); used by SSD on conv4_3.
+    """
+
+    def __init__(self, channels: int, initial: float = 20.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((channels,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W). Computed in float32 (the sum of squares overflows in float16)."""
+        # eps keeps a cell whose activations are all zero (after ReLU that happens) at zero instead of NaN.
+        unit = F.normalize(x.float(), dim=1, eps=1e-12)
+        return (unit * self.scale.float()[:, None, None]).to(x.dtype)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, norm: bool, **options: Any) -> nn.Sequential:
+    """Convolution, optional batch normalisation, ReLU. Padding keeps the size unless said otherwise."""
+    options.setdefault("padding", kernel // 2)
+    layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, bias=not norm, **options)]
+    if norm:
+        layers.append(nn.BatchNorm2d(outputs))
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
+
+
+class VGG16(nn.Module):
+    """VGG-16 as SSD uses it, and the auxiliary convolutions after it.
+
+    Differences to the classifier: pool3 rounds up (75 -> 38), pool5 is 3 x 3 with stride 1, fc6 and fc7 are
+    convolutions (conv6 with dilation 6, conv7), fc8 is gone, conv4_3 is L2-normalised.
+
+    Args:
+        size: side of the input image, 300 or 512; it decides the auxiliary convolutions.
+        batch_norm: batch normalisation after every convolution, for training from scratch.
+
+    Source: Liu et al. (2016), section 3, and the original code for 512; Simonyan and Zisserman (2015).
+    """
+
+    def __init__(self, size: int = 300, *, batch_norm: bool = False) -> None:
+        super().__init__()
+        if size not in (300, 512):
+            raise ValueError(f"VGG16 features exist for images of 300 and 512 pixels, not {size}")
+        layers: list[nn.Module] = []
+        channels, pools = 3, 0
+        for entry in _VGG16:
+            if isinstance(entry, str):
+                pools += 1
+                layers.append(nn.MaxPool2d(2, stride=2, ceil_mode=pools == 3))
+            else:
+                layers.append(_conv(channels, entry, 3, batch_norm))
+                channels = entry
+        self.to_conv4_3 = nn.Sequential(*layers[:_CONV4_3])
+        self.l2_norm = L2Norm(512)
+        self.to_conv7 = nn.Sequential(
+            *layers[_CONV4_3:],
+            nn.MaxPool2d(3, stride=1, padding=1),  # pool5
+            _conv(512, 1024, 3, batch_norm, padding=6, dilation=6),  # conv6, from fc6
+            _conv(1024, 1024, 1, batch_norm),  # conv7, from fc7
+        )
+        self.auxiliary = nn.ModuleList(
+            nn.Sequential(
+                _conv(inputs, squeezed, 1, batch_norm), _conv(squeezed, outputs, kernel, batch_norm, **shrink)
+            )
+            for inputs, squeezed, outputs, kernel, shrink in _auxiliary(size)
+        )
+        self.out_channels = (512, 1024, *(outputs for _, _, outputs, _, _ in _auxiliary(size)))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, S, S), normalised -> feature maps; for S = 300 their sides are 38, 19, 10, 5, 3, 1."""
+        x = self.to_conv4_3(x)  # (N, 512, 38, 38)
+        maps = [self.l2_norm(x)]
+        x = self.to_conv7(x)  # (N, 1024, 19, 19)
+        maps.append(x)
+        for block in self.auxiliary:
+            x = block(x)  # (N, 512, 10, 10), (N, 256, 5, 5), (N, 256, 3, 3), (N, 256, 1, 1)
+            maps.append(x)
+        return maps
+
+    def load_classifier(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of torchvision's `vgg16` or `vgg16_bn`, fc6 and fc7 included.
+
+        Args:
+            weights: the classifier's state dict ("features.0.weight", ..., "classifier.3.bias").
+
+        Raises:
+            KeyError: if a tensor is missing.
+            ValueError: if a tensor has another shape than VGG-16's.
+        """
+        blocks = [layer for layer in (*self.to_conv4_3, *self.to_conv7) if isinstance(layer, nn.Sequential)]
+        ours = [layer for block in blocks[:13] for layer in block if not isinstance(layer, nn.ReLU)]
+        theirs = [name.removesuffix("weight") for name in weights if re.fullmatch(r"features\.\d+\.weight", name)]
+        if len(theirs) != len(ours):
+            raise ValueError(f"expected {len(ours)} convolutions and normalisations, the classifier has {len(theirs)}")
+        conv_bias: Tensor | float = 0.0
+        for layer, prefix in zip(ours, theirs, strict=True):
+            state = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            if isinstance(layer, nn.Conv2d) and layer.bias is None:
+                conv_bias = state.pop("bias")
+            elif isinstance(layer, nn.BatchNorm2d):
+                # We have no bias before a normalisation: what it added is taken off the mean instead.
+                state["running_mean"] = state["running_mean"] - conv_bias
+            layer.load_state_dict(state)
+        # fc6: every 4th output, every 3rd row and column; fc7: every 4th output and every 4th input
+        _load_fc(blocks[13], weights, "classifier.0", 7, (4, None, 3, 3))
+        _load_fc(blocks[14], weights, "classifier.3", 1, (4, 4, None, None))
+
+
+def _load_fc(
+    block: nn.Sequential, weights: Mapping[str, Tensor], name: str, size: int, steps: tuple[int | None, ...]
+) -> None:
+    """Fill a convolution block with a fully connected layer, decimated; a normalisation after it takes the bias."""
+    weight, bias = fc_to_conv(weights[f"{name}.weight"], weights[f"{name}.bias"], size)
+    state = {"0.weight": decimate(weight, steps)}
+    state["1.bias" if isinstance(block[1], nn.BatchNorm2d) else "0.bias"] = decimate(bias, steps[:1])
+    block.load_state_dict({**block.state_dict(), **state})
+
+
+def _auxiliary(size: int) -> list[tuple[int, int, int, int, dict[str, int]]]:
+    """(inputs, channels of the 1 x 1, outputs, kernel, options) of conv8, conv9, ...: each shrinks the map."""
+    halve, trim = {"stride": 2, "padding": 1}, {"padding": 0}
+    first = [(1024, 256, 512, 3, halve), (512, 128, 256, 3, halve)]
+    if size == 300:  # 19 -> 10 -> 5 -> 3 -> 1
+        return [*first, (256, 128, 256, 3, trim), (256, 128, 256, 3, trim)]
+    # 32 -> 16 -> 8 -> 4 -> 2 -> 1: the last kernel covers the 2 x 2 map and its border
+    return [*first, (256, 128, 256, 3, halve), (256, 128, 256, 3, halve), (256, 128, 256, 4, {"padding": 1})]
+
+
+def fc_to_conv(weight: Tensor, bias: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Write a fully connected layer over a (C, size, size) map as the convolution that computes the same.
+
+    Args:
+        weight: (outputs, C * size * size).
+        bias: (outputs,).
+        size: side of the map that the layer was made for.
+
+    Returns:
+        weight (outputs, C, size, size) and the same bias.
+
+    Raises:
+        ValueError: if the inputs do not divide into such a map.
+    """
+    outputs, inputs = weight.shape
+    if inputs % (size * size):
+        raise ValueError(f"{inputs} inputs are no map of {size} x {size} cells")
+    return weight.reshape(outputs, inputs // (size * size), size, size), bias
+
+
+def decimate(tensor: Tensor, steps: tuple[int | None, ...]) -> Tensor:
+    """Keep every step-th entry of each dimension, from the first; None keeps the dimension whole.
+
+    Args:
+        tensor: any shape.
+        steps: one for each dimension.
+
+    Source: the "subsampled parameters from fc6 and fc7" of Liu et al. (2016), section 3.
+    """
+    if len(steps) != tensor.dim():
+        raise ValueError(f"{tensor.dim()} dimensions need as many steps, got {steps}")
+    return tensor[tuple(slice(None, None, step) for step in steps)]
+
+
+class Tiny(nn.Module):
+    """A small network for the CPU: five maps of 32, 16, 8, 4 and 2 cells from an image of 256 pixels."""
+
+    out_channels = (96, 128, 128, 96, 96)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(  # 256 -> 128 -> 64 -> 32
+                    _conv(3, 24, 3, True, stride=2),
+                    _conv(24, 48, 3, True, stride=2),
+                    _conv(48, 48, 3, True),
+                    _conv(48, 96, 3, True, stride=2),
+                    _conv(96, 96, 3, True),
+                    _conv(96, 96, 3, True),
+                ),
+                nn.Sequential(_conv(96, 128, 3, True, stride=2), _conv(128, 128, 3, True)),
+                nn.Sequential(_conv(128, 64, 1, True), _conv(64, 128, 3, True, stride=2)),
+                nn.Sequential(_conv(128, 48, 1, True), _conv(48, 96, 3, True, stride=2)),
+                nn.Sequential(_conv(96, 48, 1, True), _conv(48, 96, 3, True, stride=2)),
+            ]
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, 256, 256), normalised -> maps (N, 96, 32, 32), (N, 128, 16, 16), ..., (N, 96, 2, 2)."""
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps

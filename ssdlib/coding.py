@@ -1,0 +1,54 @@
+"""Coding: boxes as offsets from their priors, which is what the network predicts, and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Variances = tuple[float, float]
+VARIANCES: Variances = (0.1, 0.2)
+
+
+def encode(boxes_cxcywh: Tensor, priors_cxcywh: Tensor, variances: Variances = VARIANCES) -> Tensor:
+    """Write each box as offsets from its prior.
+
+    g_cx = (cx - p_cx) / p_w / variances[0], g_w = log(w / p_w) / variances[1]; likewise for y and h.
+
+    Args:
+        boxes_cxcywh: (..., 4), one box for each prior (or shapes that broadcast).
+        priors_cxcywh: (..., 4), in the same unit.
+        variances: what the centre offsets and the size offsets are divided by; they bring both to a spread of about 1.
+
+    Returns:
+        (..., 4) offsets (g_cx, g_cy, g_w, g_h), without unit.
+
+    Raises:
+        ValueError: if a box or a prior has no width or no height (the logarithm has no finite value there).
+
+    Source: Liu et al. (2016), equation 2, after Faster R-CNN; the variances are those of the original code.
+    """
+    for name, boxes in (("box", boxes_cxcywh), ("prior", priors_cxcywh)):
+        empty = ~(boxes[..., 2:] > 0).all(dim=-1)  # "not above 0" also catches NaN
+        if empty.any():
+            raise ValueError(f"cannot encode a {name} without width or height: {boxes[empty][0].tolist()} (cxcywh)")
+    centres = (boxes_cxcywh[..., :2] - priors_cxcywh[..., :2]) / priors_cxcywh[..., 2:] / variances[0]
+    sizes = torch.log(boxes_cxcywh[..., 2:] / priors_cxcywh[..., 2:]) / variances[1]
+    return torch.cat((centres, sizes), dim=-1)
+
+
+def decode(offsets: Tensor, priors_cxcywh: Tensor, variances: Variances = VARIANCES) -> Tensor:
+    """Read offsets back as boxes; the inverse of `encode`.
+
+    Args:
+        offsets: (..., 4) as (g_cx, g_cy, g_w, g_h).
+        priors_cxcywh: (..., 4), shapes that broadcast.
+        variances: those that the offsets were encoded with.
+
+    Returns:
+        (..., 4) cxcywh, in the unit of the priors.
+
+    Source: Liu et al. (2016), equation 2, solved for the box.
+    """
+    centres = offsets[..., :2] * variances[0] * priors_cxcywh[..., 2:] + priors_cxcywh[..., :2]
+    sizes = torch.exp(offsets[..., 2:] * variances[1]) * priors_cxcywh[..., 2:]
+    return torch.cat((centres, sizes), dim=-1)

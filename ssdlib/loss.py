@@ -1,0 +1,157 @@
+"""The MultiBox loss: offsets of the positives, classes of the positives and of the hardest negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ssdlib.boxes import xyxy_to_cxcywh
+from ssdlib.coding import VARIANCES, Variances, encode
+from ssdlib.matching import UNMATCHED, match
+
+
+def multibox_loss(
+    offsets: Tensor,
+    logits: Tensor,
+    targets: Sequence[dict[str, Any]],
+    priors_cxcywh: Tensor,
+    *,
+    threshold: float = 0.5,
+    negatives_per_positive: int = 3,
+    variances: Variances = VARIANCES,
+) -> dict[str, Tensor]:
+    """Localization and confidence loss of a batch; their sum (alpha = 1) is what SSD is trained with.
+
+    Both are sums divided by N, the number of positives (priors matched with an object) in the batch, or by 1 if there
+    is none. An image without objects has its `negatives_per_positive` hardest negatives mined, as if it had one
+    positive: the original rule, 3 negatives for each of its 0 positives, would let it teach nothing.
+
+    Args:
+        offsets: (N, P, 4), predicted offsets.
+        logits: (N, P, C), predicted class scores before the softmax; class 0 is background.
+        targets: one dict an image: "boxes" (M, 4) xyxy fractional and "labels" (M,) int64 in 1..C-1; M = 0 is legal.
+        priors_cxcywh: (P, 4), fractional.
+        threshold: smallest overlap of a prior with its object.
+        negatives_per_positive: how many of the hardest negatives are kept for each positive of the same image.
+        variances: of the offsets.
+
+    Returns:
+        {"localization": scalar, "confidence": scalar}, float32, whatever the precision of the predictions.
+
+    Raises:
+        ValueError: if shapes do not fit, a box is empty, swapped or not finite, or a label is out of range; the
+            message names the image.
+
+    Source: Liu et al. (2016), section 2.2, equations 1 to 3, and "Hard negative mining".
+    """
+    _require_shapes(offsets, logits, targets, priors_cxcywh)
+    logits = logits.float()  # a sum over 8732 priors needs more digits than half precision has
+    labels, matched_offsets = assign_targets(targets, priors_cxcywh, logits.shape[-1], threshold, variances)
+    positive = labels > 0  # (N, P)
+    with torch.no_grad():
+        negative = mine_hard_negatives(background_loss(logits), positive, negatives_per_positive)  # (N, P)
+    chosen = positive | negative
+    num_positives = positive.sum().clamp(min=1)
+    localization = F.smooth_l1_loss(offsets[positive].float(), matched_offsets, reduction="sum")
+    confidence = F.cross_entropy(logits[chosen], labels[chosen], reduction="sum")
+    return {"localization": localization / num_positives, "confidence": confidence / num_positives}
+
+
+def assign_targets(
+    targets: Sequence[dict[str, Any]],
+    priors_cxcywh: Tensor,
+    num_classes: int,
+    threshold: float = 0.5,
+    variances: Variances = VARIANCES,
+) -> tuple[Tensor, Tensor]:
+    """What every prior of a batch has to predict.
+
+    Args:
+        targets: as in `multibox_loss`.
+        priors_cxcywh: (P, 4), fractional.
+        num_classes: C, background included.
+        threshold: smallest overlap of a prior with its object.
+        variances: of the offsets.
+
+    Returns:
+        labels (N, P) int64, 0 where a prior is background; and the offsets (N_pos, 4) of the positives alone, in the
+        order of `labels > 0`.
+
+    Raises:
+        ValueError: as `multibox_loss`.
+    """
+    labels, offsets = [], []
+    for i, target in enumerate(targets):
+        boxes, classes = _checked(i, target, num_classes, priors_cxcywh)
+        matched = match(boxes, priors_cxcywh, threshold)  # (P,)
+        positive = matched != UNMATCHED
+        of_prior = torch.zeros_like(matched)  # (P,), background
+        of_prior[positive] = classes[matched[positive]]
+        labels.append(of_prior)
+        offsets.append(encode(xyxy_to_cxcywh(boxes)[matched[positive]], priors_cxcywh[positive], variances))
+    return torch.stack(labels), torch.cat(offsets)
+
+
+def background_loss(logits: Tensor) -> Tensor:
+    """Cross entropy of every prior if it is background: how hard it is as a negative.
+
+    Args:
+        logits: (..., C).
+
+    Returns:
+        (...): -log softmax(logits)[0].
+    """
+    return logits.logsumexp(dim=-1) - logits[..., 0]
+
+
+def mine_hard_negatives(hardness: Tensor, positive: Tensor, negatives_per_positive: int = 3) -> Tensor:
+    """Mark the hardest negatives of each image, a fixed number for each of its positives.
+
+    Args:
+        hardness: (N, P), the loss of each prior as background.
+        positive: (N, P) bool; these are never chosen.
+        negatives_per_positive: see `multibox_loss`. An image without positives counts as one with a single positive.
+
+    Returns:
+        (N, P) bool. If an image has fewer negatives than wanted, all of them are marked.
+
+    Source: Liu et al. (2016), section 2.2, "Hard negative mining".
+    """
+    wanted = negatives_per_positive * positive.sum(dim=1).clamp(min=1)  # (N,)
+    wanted = torch.minimum(wanted, (~positive).sum(dim=1))
+    most = int(wanted.max()) if len(wanted) else 0
+    # Only the top of the order matters: a top-k costs far less than ranking all 8732 priors with two sorts.
+    _, hardest = hardness.masked_fill(positive, -torch.inf).topk(most, dim=1)  # (N, most)
+    mined = torch.arange(most, device=hardness.device) < wanted[:, None]  # (N, most)
+    return torch.zeros_like(positive).scatter_(1, hardest, mined)
+
+
+def _require_shapes(offsets: Tensor, logits: Tensor, targets: Sequence[Any], priors_cxcywh: Tensor) -> None:
+    expected = (len(targets), len(priors_cxcywh))
+    if offsets.shape != (*expected, 4) or logits.dim() != 3 or logits.shape[:2] != expected:
+        raise ValueError(
+            f"{expected[0]} targets and {expected[1]} priors need offsets {(*expected, 4)} and logits "
+            f"{(*expected, 'C')}, got {tuple(offsets.shape)} and {tuple(logits.shape)}"
+        )
+
+
+def _checked(i: int, target: dict[str, Any], num_classes: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The boxes (M, 4) and labels (M,) of image `i`, on the device of the priors, or a clear error."""
+    boxes = target["boxes"].to(like).reshape(-1, 4)
+    labels = target["labels"].to(like.device)
+    if labels.shape != boxes.shape[:1]:
+        raise ValueError(f"image {i} of the batch: {len(boxes)} boxes, but labels of shape {tuple(labels.shape)}")
+    empty = ~(torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1))
+    if empty.any():
+        raise ValueError(f"image {i} of the batch: empty, swapped or not finite box {boxes[empty][0].tolist()} (xyxy)")
+    unknown = (labels < 1) | (labels >= num_classes)
+    if unknown.any():
+        raise ValueError(
+            f"image {i} of the batch: label {int(labels[unknown][0])} is not one of 1..{num_classes - 1} "
+            f"(0 is background)"
+        )
+    return boxes, labels

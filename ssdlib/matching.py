@@ -1,0 +1,81 @@
+"""Matching: which object each prior has to predict, or none."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ssdlib.boxes import cxcywh_to_xyxy, iou
+
+UNMATCHED = -1
+
+
+def match(boxes_xyxy: Tensor, priors_cxcywh: Tensor, threshold: float = 0.5) -> Tensor:
+    """Give each prior the object that it has to predict.
+
+    Two steps. First every object receives a prior of its own (`best_priors`). Then every other prior takes the object
+    that it overlaps most, if that overlap reaches the threshold; the rest is background.
+
+    Args:
+        boxes_xyxy: (M, 4), the objects; M = 0 is legal.
+        priors_cxcywh: (P, 4), in the same unit.
+        threshold: smallest overlap of the second step.
+
+    Returns:
+        (P,) int64: an object's index 0..M-1, or UNMATCHED (-1).
+
+    Raises:
+        ValueError: if a box is not finite, or its corners are swapped.
+
+    Source: Liu et al. (2016), section 2.2, "Matching strategy".
+    """
+    _require_valid(boxes_xyxy)
+    if len(boxes_xyxy) == 0 or len(priors_cxcywh) == 0:
+        return priors_cxcywh.new_full((len(priors_cxcywh),), UNMATCHED, dtype=torch.int64)
+    overlaps = iou(boxes_xyxy, cxcywh_to_xyxy(priors_cxcywh))  # (M, P)
+    best_overlap, best_object = overlaps.max(dim=0)  # (P,) each
+    matched = torch.where(best_overlap >= threshold, best_object, UNMATCHED)  # (P,)
+    own = best_priors(overlaps)  # (M,)
+    has_own = own != UNMATCHED
+    matched[own[has_own]] = has_own.nonzero().squeeze(1)  # last, so that the first step has the last word
+    return matched
+
+
+def best_priors(overlaps: Tensor) -> Tensor:
+    """Give every object a prior of its own, the pair with the largest overlap first (greedy, one to one).
+
+    Taking each object's best prior independently is not enough: two objects may share it, and the one that is written
+    first would be left without any prior.
+
+    Args:
+        overlaps: (M, P), IoU of each object with each prior.
+
+    Returns:
+        (M,) int64: the index of the object's prior. With fewer priors than objects, the objects that come off worst
+        get UNMATCHED (-1). Of equal overlaps the earlier object, then the earlier prior, is served first.
+
+    Source: the bipartite step of the original implementation.
+    """
+    num_objects, num_priors = overlaps.shape
+    if num_objects == 0 or num_priors == 0:
+        return overlaps.new_full((num_objects,), UNMATCHED, dtype=torch.int64)
+    own = overlaps.argmax(dim=1)  # (M,)
+    if own.unique().numel() == num_objects:
+        return own  # nobody shares: the greedy choice is each object's favourite
+    own = torch.full_like(own, UNMATCHED)
+    free = overlaps.clone()
+    for _ in range(min(num_objects, num_priors)):
+        best_object, best_prior = divmod(int(free.argmax()), num_priors)
+        own[best_object] = best_prior
+        free[best_object, :] = -1  # below every overlap: this object and this prior are taken
+        free[:, best_prior] = -1
+    return own
+
+
+def _require_valid(boxes_xyxy: Tensor) -> None:
+    if boxes_xyxy.dim() != 2 or boxes_xyxy.shape[-1] != 4:
+        raise ValueError(f"boxes_xyxy must have shape (M, 4), got {tuple(boxes_xyxy.shape)}")
+    bad = ~(torch.isfinite(boxes_xyxy).all(dim=1) & (boxes_xyxy[:, 2:] >= boxes_xyxy[:, :2]).all(dim=1))
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise ValueError(f"object {row} has no valid box: {boxes_xyxy[row].tolist()} (xyxy)")

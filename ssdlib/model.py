@@ -1,0 +1,224 @@
+"""The network: a backbone, two small convolutions on each feature map, and the stacking of their predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as TF
+
+from ssdlib.backbones import VGG16, Tiny
+from ssdlib.detection import Detection, detect
+from ssdlib.priors import SSD300_VOC, SSD512_VOC, PriorRecipe, Ratio, make_priors
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_SQUARE_AND_TWO: tuple[Ratio, ...] = (1.0, 2.0, 1 / 2, "extra")
+
+TINY = PriorRecipe(
+    name="tiny-256",
+    image_size=256,
+    map_sizes=(32, 16, 8, 4, 2),
+    scales=(0.07, 0.16, 0.3, 0.48, 0.66, 0.9),
+    ratios=(_SQUARE_AND_TWO,) * 5,
+)
+
+
+class PredictionConvolutions(nn.Module):
+    """One 3 x 3 convolution for each feature map, which predicts `outputs` numbers for each prior of each cell."""
+
+    def __init__(self, channels: Sequence[int], priors_per_cell: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs, k * outputs, 3, padding=1) for inputs, k in zip(channels, priors_per_cell, strict=True)
+        )
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Feature maps (N, C_k, H_k, W_k) -> (N, P, outputs), in the order of `make_priors`."""
+        stacked = []
+        for x, convolution in zip(maps, self.convolutions, strict=True):
+            x = convolution(x)  # (N, K * outputs, H, W)
+            x = x.permute(0, 2, 3, 1)  # (N, H, W, K * outputs): a cell's numbers side by side
+            x = x.reshape(len(x), -1, self.outputs)  # (N, H * W * K, outputs): rows, columns, priors of the cell
+            stacked.append(x)
+        return torch.cat(stacked, dim=1)  # (N, P, outputs)
+
+
+class SSD(nn.Module):
+    """Single Shot MultiBox Detector: one pass of the network gives offsets and class scores for every prior.
+
+    Args:
+        backbone: returns feature maps of the sizes that the recipe says, with `out_channels` naming their channels.
+        recipe: the priors.
+        num_classes: C, background included.
+        classes: names of the objects (labels 1..C-1); by default "1", "2", ...
+        mean, std: per channel, the normalisation of images whose values are 0..1.
+
+    Raises:
+        ValueError: if there are not C - 1 class names, or the backbone has another number of maps than the recipe.
+
+    Source: Liu et al. (2016).
+    """
+
+    priors: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        recipe: PriorRecipe,
+        num_classes: int,
+        *,
+        classes: Sequence[str] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes counts background and must be at least 2, got {num_classes}")
+        self.classes = tuple(classes) if classes is not None else tuple(str(c) for c in range(1, num_classes))
+        if len(self.classes) != num_classes - 1:
+            raise ValueError(f"{num_classes} classes with background need {num_classes - 1} names, got {self.classes}")
+        self.backbone, self.recipe, self.num_classes = backbone, recipe, num_classes
+        channels: Sequence[int] = backbone.out_channels  # type: ignore[assignment]
+        if len(channels) != len(recipe.map_sizes):
+            raise ValueError(f"backbone with {len(channels)} feature maps, recipe with {len(recipe.map_sizes)}")
+        self.offset_head = PredictionConvolutions(channels, recipe.priors_per_cell, 4)
+        self.class_head = PredictionConvolutions(channels, recipe.priors_per_cell, num_classes)
+        # Not in the state dict: they follow from the recipe, which the checkpoint keeps.
+        self.register_buffer("priors", make_priors(recipe), persistent=False)
+        self.register_buffer("mean", torch.tensor(tuple(mean)).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(tuple(std)).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict for a batch of images.
+
+        Args:
+            images: (N, 3, S, S) float RGB in 0..1; S is the recipe's image size.
+
+        Returns:
+            offsets (N, P, 4) and logits (N, P, num_classes), in the order of `self.priors`.
+
+        Raises:
+            ValueError: if the images have another shape.
+        """
+        size = self.recipe.image_size
+        if images.dim() != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"this SSD takes images (N, 3, {size}, {size}), got {tuple(images.shape)}")
+        maps = self.backbone((images - self.mean) / self.std)
+        return self.offset_head(maps), self.class_head(maps)
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[Any], **options: Any) -> list[Detection]:
+        """Detect objects in images of any size; the model is in evaluation mode for the time of the call.
+
+        Args:
+            images: PIL images, or uint8 tensors (3, H, W), RGB.
+            options: those of `ssdlib.detection.detect` (min_score, max_overlap, top_k).
+
+        Returns:
+            One detection dict an image, on the CPU, with boxes in pixels of that image.
+        """
+        if not len(images):
+            return []
+        training = self.training
+        self.eval()
+        batch = torch.stack([prepare(image, self.recipe.image_size) for image in images])  # (N, 3, S, S)
+        offsets, logits = self(batch.to(self.priors.device))
+        self.train(training)
+        results = []
+        for image, found in zip(images, detect(offsets, logits, self.priors, **options), strict=True):
+            height, width = TF.get_size(image)
+            to_pixels = torch.tensor([width, height, width, height])
+            results.append({key: value.cpu() for key, value in found.items()})
+            results[-1]["boxes"] = results[-1]["boxes"] * to_pixels
+        return results
+
+
+def prepare(image: Any, size: int) -> Tensor:
+    """Turn an image into the network's input.
+
+    Args:
+        image: a PIL image, or a uint8 tensor (3, H, W), RGB.
+        size: side of the square input in pixels; the aspect ratio is not kept, as in the paper.
+
+    Returns:
+        (3, size, size) float32 in 0..1.
+    """
+    tensor = image if isinstance(image, Tensor) else TF.pil_to_tensor(image.convert("RGB"))
+    return TF.to_dtype(TF.resize(tensor, [size, size], antialias=True), torch.float32, scale=True)
+
+
+def ssd300_vgg16(
+    num_classes: int,
+    *,
+    recipe: PriorRecipe = SSD300_VOC,
+    classes: Sequence[str] | None = None,
+    classifier_weights: Mapping[str, Tensor] | None = None,
+    batch_norm: bool = False,
+) -> SSD:
+    """SSD300 on VGG-16: 8732 priors.
+
+    Args:
+        num_classes: C, background included.
+        recipe: the priors, on maps of 38, 19, 10, 5, 3 and 1 cells.
+        classes: names of the objects.
+        classifier_weights: state dict of torchvision's `vgg16` (or `vgg16_bn`), trained on ImageNet, to start from:
+            `torchvision.models.vgg16(weights="DEFAULT").state_dict()`.
+        batch_norm: batch normalisation in the backbone, for training from scratch.
+
+    Source: Liu et al. (2016).
+    """
+    return _ssd_vgg16(num_classes, recipe, 300, classes, classifier_weights, batch_norm)
+
+
+def ssd512_vgg16(
+    num_classes: int,
+    *,
+    recipe: PriorRecipe = SSD512_VOC,
+    classes: Sequence[str] | None = None,
+    classifier_weights: Mapping[str, Tensor] | None = None,
+    batch_norm: bool = False,
+) -> SSD:
+    """SSD512 on VGG-16: 24564 priors. The arguments are those of `ssd300_vgg16`."""
+    return _ssd_vgg16(num_classes, recipe, 512, classes, classifier_weights, batch_norm)
+
+
+def _ssd_vgg16(
+    num_classes: int,
+    recipe: PriorRecipe,
+    size: int,
+    classes: Sequence[str] | None,
+    classifier_weights: Mapping[str, Tensor] | None,
+    batch_norm: bool,
+) -> SSD:
+    if recipe.image_size != size:
+        raise ValueError(f"SSD{size} needs a recipe for {size} pixels; {recipe.name!r} is for {recipe.image_size}")
+    backbone = VGG16(size, batch_norm=batch_norm)
+    if classifier_weights is not None:
+        backbone.load_classifier(classifier_weights)
+    return SSD(backbone, recipe, num_classes, classes=classes)
+
+
+def ssd_tiny(num_classes: int, *, recipe: PriorRecipe = TINY, classes: Sequence[str] | None = None) -> SSD:
+    """A small SSD for images of 256 pixels that learns from scratch on a CPU: same heads, loss and detection.
+
+    Args:
+        num_classes: C, background included.
+        recipe: the priors, on maps of 32, 16, 8, 4 and 2 cells.
+        classes: names of the objects.
+    """
+    return SSD(Tiny(), recipe, num_classes, classes=classes)
+
+
+BUILDERS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16, "ssd_tiny": ssd_tiny}
