@@ -1,0 +1,64 @@
+# Two commands on a fresh machine: `make book` and `make test`. Both set up the same virtual environment first.
+#   make PYTHON=python3.12 book     another Python for the environment (when it is made)
+#   make notebooks NB=book/02_boxes.ipynb
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks lab constraints clean distclean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+NOTEBOOKS := $(sort $(wildcard book/*.ipynb))
+NB ?= $(NOTEBOOKS)
+
+# Nothing of the caller's environment may decide which packages, kernel or figures are used.
+unexport PYTHONPATH PYTHONHOME MPLBACKEND
+export JUPYTER_PREFER_ENV_PATH := 1
+
+help: ## Show the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(INSTALLED): requirements.txt constraints.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	touch $@
+
+book: $(INSTALLED) ## Run every chapter that changed and build the site
+	$(BIN)/jupyter-book build . -W --keep-going
+	@echo "Open this page: $(CURDIR)/_build/html/index.html"
+
+test: $(INSTALLED) ## Lint, format, types, tests, and every number in the chapters
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+ifneq ($(NOTEBOOKS),)
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 book
+endif
+
+notebooks: $(INSTALLED) ## Run the notebooks (NB=file for one) and save them clean
+ifneq ($(NB),)
+	$(BIN)/ruff format --quiet $(NB)
+	$(BIN)/python tools/notebooks.py run $(NB)
+endif
+
+lab: $(INSTALLED) ## Open the book in JupyterLab
+	$(BIN)/jupyter lab book
+
+constraints: $(INSTALLED) ## Take the newest versions into constraints.txt (then run both commands)
+	$(BIN)/python -m pip install --quiet uv
+	{ sed '/^$$/q' constraints.txt; $(BIN)/uv pip compile --universal --python-version 3.10 --quiet \
+		--no-emit-package ssdlib --no-annotate --no-header requirements.txt; } > constraints.part
+	mv constraints.part constraints.txt
+
+clean: ## Remove what was built, and keep the environment
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+
+distclean: clean ## Remove the environment too
+	rm -rf $(VENV)
