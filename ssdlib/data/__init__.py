@@ -1,0 +1,22 @@
+"""Data sets: the VOC layout, its check, and the synthetic scenes."""
+
+from __future__ import annotations
+
+from .annotations import Finding
+from .check import Report, check_voc
+from .images import load_image
+from .sample import sample_root
+from .toy import TOY_CLASSES, make_toy_voc
+from .voc import DataWarning, VOCDataset
+
+__all__ = [
+    "TOY_CLASSES",
+    "DataWarning",
+    "Finding",
+    "Report",
+    "VOCDataset",
+    "check_voc",
+    "load_image",
+    "make_toy_voc",
+    "sample_root",
+]

@@ -1,0 +1,215 @@
+"""The health report of a data set: what is in it, what was repaired or refused, and what is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from .annotations import Annotation, Finding, read_annotation, summarize
+from .images import load_image
+from .voc import Record, annotation_path, check_classes, image_set_names, read_image_set, read_record
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """Objects of one class, and their size: the square root of box area over image area."""
+
+    name: str
+    objects: int
+    difficult: int
+    smallest: float
+    median: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`check_voc` found.
+
+    Attributes:
+        sets: number of images in each image set.
+        images: number of different ids.
+        width_range, height_range: smallest and largest in pixels.
+        classes: one summary for each class, sorted by name.
+        empty: ids of images without objects.
+        findings: objects that were repaired or refused.
+        errors: files that are missing or unreadable, one message each.
+        warnings: the same image in two sets, or twice in one.
+    """
+
+    root: Path
+    sets: dict[str, int]
+    images: int
+    width_range: tuple[int, int]
+    height_range: tuple[int, int]
+    classes: tuple[ClassSummary, ...]
+    empty: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """False when an object was refused or a file is missing or unreadable."""
+        return not self.errors and all(finding.action != "refused" for finding in self.findings)
+
+    def text(self) -> str:
+        """Return the report as plain text, one table for the sets and one for the classes."""
+        sets = _table(["image set", "images"], [[name, str(n)] for name, n in self.sets.items()])
+        rows = [
+            [c.name, str(c.objects), str(c.difficult), *(f"{x:.3f}" for x in (c.smallest, c.median, c.largest))]
+            for c in self.classes
+        ]
+        classes = _table(["class", "objects", "difficult", "smallest", "median", "largest"], rows)
+        total = sum(c.objects for c in self.classes)
+        lines = [
+            f"{self.root}",
+            *sets,
+            "",
+            f"{self.images} images, {_span(self.width_range)} wide and {_span(self.height_range)} high, in pixels",
+            f"{total} objects of {len(self.classes)} classes; {_count(self.empty, 'image')} without objects",
+            *classes,
+            "(sizes: square root of box area / image area)",
+            "",
+            f"objects and files set right or left out: {summarize(self.findings) or 'none'}",
+            *(f"  {finding}" for finding in self.findings),
+            *_list("missing or unreadable", self.errors),
+            *_list("warnings", self.warnings),
+            "",
+            "ok" if self.ok else "not ok: something was refused, missing or unreadable",
+        ]
+        return "\n".join(lines)
+
+
+def check_voc(
+    root: str | os.PathLike[str],
+    classes: Sequence[str] | None = None,
+    one_based: bool = True,
+    progress: bool = True,
+) -> Report:
+    """Read every annotation and decode every image of all image sets, and report what is there.
+
+    Nothing in single files raises: it is collected, so that one run shows everything. The parameters are those of
+    :class:`ssdlib.data.VOCDataset`; a class that is not among `classes` is a refused object here.
+
+    Two image sets that share an id are a warning, unless one is a part of the other by its name, as train and val
+    are of trainval, or belongs to a single class (`cat_train`). So are two ids with byte for byte the same image.
+
+    Raises:
+        FileNotFoundError: `root` is not in the VOC layout, or has no image set.
+        ValueError: an id leads out of the folder, or `classes` has duplicates.
+    """
+    root = Path(root)
+    sets = {name: read_image_set(root, name) for name in image_set_names(root)}
+    if not sets:
+        raise FileNotFoundError(f"{root / 'ImageSets' / 'Main'} has no image set (*.txt)")
+    ids = sorted({image_id for members in sets.values() for image_id in members})
+    errors: list[str] = []
+    annotations: dict[str, Annotation] = {}
+    for image_id in ids:
+        try:
+            annotations[image_id] = read_annotation(annotation_path(root, image_id))
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+    found = sorted({item.name for annotation in annotations.values() for item in annotation.objects})
+    names = tuple(found) if classes is None else check_classes(classes)
+
+    records: list[Record] = []
+    by_content: dict[bytes, list[str]] = defaultdict(list)
+    for image_id, annotation in tqdm(annotations.items(), desc="checking", unit="image", disable=not progress):
+        try:
+            record = read_record(root, image_id, annotation, names, one_based, "ignore")
+            load_image(record.image_path, record.upright)
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+            continue
+        by_content[hashlib.sha256(record.image_path.read_bytes()).digest()].append(image_id)
+        records.append(record)
+
+    widths, heights = ([record.size[axis] for record in records] or [0] for axis in (0, 1))
+    return Report(
+        root=root,
+        sets={name: len(members) for name, members in sets.items()},
+        images=len(ids),
+        width_range=(min(widths), max(widths)),
+        height_range=(min(heights), max(heights)),
+        classes=tuple(_class_summaries(records, names)),
+        empty=tuple(record.image_id for record in records if not len(record.boxes)),
+        findings=tuple(finding for record in records for finding in record.findings),
+        errors=tuple(errors),
+        warnings=(*_overlaps(sets), *_copies(by_content.values(), sets)),
+    )
+
+
+def _class_summaries(records: Sequence[Record], names: Sequence[str]) -> Iterator[ClassSummary]:
+    labels = np.concatenate([np.zeros(0, dtype=np.int64), *(r.labels for r in records)])
+    difficult = np.concatenate([np.zeros(0, dtype=np.bool_), *(r.difficult for r in records)])
+    sides = np.concatenate([np.zeros(0), *(_relative_sides(r) for r in records)])
+    for label, name in enumerate(names, start=1):
+        mine = labels == label
+        quantiles = np.quantile(sides[mine], [0, 0.5, 1]) if mine.any() else [math.nan] * 3
+        smallest, median, largest = (float(q) for q in quantiles)
+        yield ClassSummary(name, int(mine.sum()), int(difficult[mine].sum()), smallest, median, largest)
+
+
+def _relative_sides(record: Record) -> npt.NDArray[np.float64]:
+    extent = (record.boxes[:, 2:] - record.boxes[:, :2]).astype(np.float64)
+    return np.sqrt(extent.prod(axis=1) / (record.size[0] * record.size[1]))
+
+
+def _overlaps(sets: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Messages on ids that stand twice in one set, or in two sets that should share none."""
+    for name, members in sets.items():
+        twice = [image_id for image_id, n in Counter(members).items() if n > 1]
+        if twice:
+            yield f"{name} lists {_count(twice, 'id')} more than once: {_some(twice)}"
+    # "cat_train" is the set "train", seen from one class.
+    whole = [name for name in sets if not any(name.endswith(f"_{other}") for other in sets)]
+    for first, second in combinations(whole, 2):
+        shared = sorted(set(sets[first]) & set(sets[second]))
+        if shared and first not in second and second not in first:
+            yield f"{first} and {second} share {_count(shared, 'id')}: {_some(shared)}"
+
+
+def _copies(groups: Iterable[Sequence[str]], sets: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    members = {name: frozenset(ids) for name, ids in sets.items()}
+    for group in groups:
+        if len(group) > 1:
+            where = (f"{i} ({', '.join(name for name in members if i in members[name])})" for i in group)
+            yield f"the same image under {len(group)} ids: {_some(list(where))}"
+
+
+def _count(items: Sequence[str], noun: str) -> str:
+    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"
+
+
+def _some(items: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
+
+
+def _span(bounds: tuple[int, int]) -> str:
+    return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"
+
+
+def _list(title: str, messages: Sequence[str]) -> list[str]:
+    return ["", f"{title}: {len(messages)}", *(f"  {message}" for message in messages)] if messages else []
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out text in columns: the first flush left, the others flush right."""
+    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
+    lines = []
+    for row in (header, ["-" * w for w in widths], *rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
