@@ -23,7 +23,7 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     Raises:
         ValueError: if the last dimension is not 4.
     """
-    _require_boxes(boxes, "boxes")
+    require_boxes(boxes, "boxes")
     cx, cy, w, h = boxes.unbind(-1)
     return torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), dim=-1)
 
@@ -40,7 +40,7 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     Raises:
         ValueError: if the last dimension is not 4.
     """
-    _require_boxes(boxes, "boxes")
+    require_boxes(boxes, "boxes")
     x_min, y_min, x_max, y_max = boxes.unbind(-1)
     return torch.stack(((x_min + x_max) / 2, (y_min + y_max) / 2, x_max - x_min, y_max - y_min), dim=-1)
 
@@ -58,7 +58,7 @@ def area(boxes_xyxy: Tensor) -> Tensor:
     Raises:
         ValueError: if the last dimension is not 4.
     """
-    _require_boxes(boxes_xyxy, "boxes_xyxy")
+    require_boxes(boxes_xyxy, "boxes_xyxy")
     x_min, y_min, x_max, y_max = _at_least_float32(boxes_xyxy).unbind(-1)
     return (x_max - x_min).clamp(min=0) * (y_max - y_min).clamp(min=0)
 
@@ -76,8 +76,8 @@ def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     Raises:
         ValueError: if either is not a list of boxes.
     """
-    _require_boxes(a_xyxy, "a_xyxy", min_dim=2)
-    _require_boxes(b_xyxy, "b_xyxy", min_dim=2)
+    require_boxes(a_xyxy, "a_xyxy", min_dim=2)
+    require_boxes(b_xyxy, "b_xyxy", min_dim=2)
     a = _at_least_float32(a_xyxy)[..., :, None, :]  # (..., N, 1, 4)
     b = _at_least_float32(b_xyxy)[..., None, :, :]  # (..., 1, M, 4)
     width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])  # (..., N, M)
@@ -108,7 +108,17 @@ def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     return torch.where(union > 0, shared / union, torch.zeros_like(shared))
 
 
-def _require_boxes(boxes: Tensor, name: str, min_dim: int = 1) -> None:
+def require_boxes(boxes: Tensor, name: str, min_dim: int = 1) -> None:
+    """Refuse what is no tensor of boxes.
+
+    Args:
+        boxes: (..., 4), with at least `min_dim` dimensions.
+        name: what the message calls it.
+        min_dim: 2 where a list of boxes is needed.
+
+    Raises:
+        ValueError: if the last dimension is not 4, or there are too few.
+    """
     if boxes.dim() < min_dim or boxes.shape[-1] != 4:
         wanted = "(N, 4)" if min_dim == 2 else "(..., 4)"
         raise ValueError(f"{name} must have shape {wanted}, got {tuple(boxes.shape)}")

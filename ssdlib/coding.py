@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssdlib.boxes import require_boxes
+
 Variances = tuple[float, float]
 VARIANCES: Variances = (0.1, 0.2)
 
@@ -23,14 +25,16 @@ def encode(boxes_cxcywh: Tensor, priors_cxcywh: Tensor, variances: Variances = V
         (..., 4) offsets (g_cx, g_cy, g_w, g_h), without unit.
 
     Raises:
-        ValueError: if a box or a prior has no width or no height (the logarithm has no finite value there).
+        ValueError: if a box or a prior is not finite, or has no width or no height: an offset would be infinite or
+            NaN; or if the last dimension is not 4.
 
     Source: Liu et al. (2016), equation 2, after Faster R-CNN; the variances are those of the original code.
     """
-    for name, boxes in (("box", boxes_cxcywh), ("prior", priors_cxcywh)):
-        empty = ~(boxes[..., 2:] > 0).all(dim=-1)  # "not above 0" also catches NaN
-        if empty.any():
-            raise ValueError(f"cannot encode a {name} without width or height: {boxes[empty][0].tolist()} (cxcywh)")
+    for name, boxes in (("boxes_cxcywh", boxes_cxcywh), ("priors_cxcywh", priors_cxcywh)):
+        require_boxes(boxes, name)
+        bad = ~(torch.isfinite(boxes).all(dim=-1) & (boxes[..., 2:] > 0).all(dim=-1))
+        if bad.any():
+            raise ValueError(f"{name} has an empty or not finite box: {boxes[bad][0].tolist()}")
     centres = (boxes_cxcywh[..., :2] - priors_cxcywh[..., :2]) / priors_cxcywh[..., 2:] / variances[0]
     sizes = torch.log(boxes_cxcywh[..., 2:] / priors_cxcywh[..., 2:]) / variances[1]
     return torch.cat((centres, sizes), dim=-1)
@@ -47,8 +51,13 @@ def decode(offsets: Tensor, priors_cxcywh: Tensor, variances: Variances = VARIAN
     Returns:
         (..., 4) cxcywh, in the unit of the priors.
 
+    Raises:
+        ValueError: if the last dimension is not 4.
+
     Source: Liu et al. (2016), equation 2, solved for the box.
     """
+    require_boxes(offsets, "offsets")
+    require_boxes(priors_cxcywh, "priors_cxcywh")
     centres = offsets[..., :2] * variances[0] * priors_cxcywh[..., 2:] + priors_cxcywh[..., :2]
     sizes = torch.exp(offsets[..., 2:] * variances[1]) * priors_cxcywh[..., 2:]
     return torch.cat((centres, sizes), dim=-1)

@@ -25,11 +25,11 @@ def match(boxes_xyxy: Tensor, priors_cxcywh: Tensor, threshold: float = 0.5) -> 
         (P,) int64: an object's index 0..M-1, or UNMATCHED (-1).
 
     Raises:
-        ValueError: if a box is not finite, or its corners are swapped.
+        ValueError: if a box is not finite, or its corners are swapped; or if either is not a list of boxes.
 
     Source: Liu et al. (2016), section 2.2, "Matching strategy".
     """
-    _require_valid(boxes_xyxy)
+    _require_valid(boxes_xyxy, priors_cxcywh)
     if len(boxes_xyxy) == 0 or len(priors_cxcywh) == 0:
         return priors_cxcywh.new_full((len(priors_cxcywh),), UNMATCHED, dtype=torch.int64)
     overlaps = iou(boxes_xyxy, cxcywh_to_xyxy(priors_cxcywh))  # (M, P)
@@ -72,9 +72,10 @@ def best_priors(overlaps: Tensor) -> Tensor:
     return own
 
 
-def _require_valid(boxes_xyxy: Tensor) -> None:
-    if boxes_xyxy.dim() != 2 or boxes_xyxy.shape[-1] != 4:
-        raise ValueError(f"boxes_xyxy must have shape (M, 4), got {tuple(boxes_xyxy.shape)}")
+def _require_valid(boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> None:
+    for name, boxes in (("boxes_xyxy", boxes_xyxy), ("priors_cxcywh", priors_cxcywh)):
+        if boxes.dim() != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"{name} must have shape (N, 4), got {tuple(boxes.shape)}")
     bad = ~(torch.isfinite(boxes_xyxy).all(dim=1) & (boxes_xyxy[:, 2:] >= boxes_xyxy[:, :2]).all(dim=1))
     if bad.any():
         row = int(bad.nonzero()[0])

@@ -43,8 +43,8 @@ class PriorRecipe:
 
     def __post_init__(self) -> None:
         maps = len(self.map_sizes)
-        if maps == 0 or self.image_size <= 0 or min(self.map_sizes) <= 0:
-            raise ValueError(f"recipe {self.name!r}: needs an image size and map sizes above 0")
+        if maps == 0:
+            raise ValueError(f"recipe {self.name!r}: needs at least one feature map")
         if len(self.scales) != maps + 1:
             raise ValueError(
                 f"recipe {self.name!r}: {maps} feature maps need {maps + 1} scales (one comes after the last), "
@@ -54,13 +54,10 @@ class PriorRecipe:
             raise ValueError(f"recipe {self.name!r}: needs a list of ratios for each of the {maps} feature maps")
         if self.steps is not None and len(self.steps) != maps:
             raise ValueError(f"recipe {self.name!r}: needs a step for each of the {maps} feature maps")
-        numbers = [
-            *self.scales,
-            *(self.steps or ()),
-            *(r for cell in self.ratios for r in cell if r != "extra"),
-        ]
+        numbers: list[object] = [self.image_size, *self.map_sizes, *self.scales, *(self.steps or ())]
+        numbers += [ratio for cell in self.ratios for ratio in cell if ratio != "extra"]
         for number in numbers:
-            if isinstance(number, str) or not (math.isfinite(number) and number > 0):
+            if not (isinstance(number, float | int) and math.isfinite(number) and number > 0):
                 raise ValueError(f"recipe {self.name!r}: {number!r} must be a finite number above 0")
 
     @property
@@ -129,7 +126,7 @@ class PriorRecipe:
                     "steps": None if steps is None else tuple(steps),
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:  # no dict, a field is missing, or of the wrong type
             raise ValueError(f"not a prior recipe: {error}") from error
 
 
