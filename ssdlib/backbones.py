@@ -116,18 +116,22 @@ class VGG16(nn.Module):
         """
         blocks = [layer for layer in (*self.to_conv4_3, *self.to_conv7) if isinstance(layer, nn.Sequential)]
         ours = [layer for block in blocks[:13] for layer in block if not isinstance(layer, nn.ReLU)]
-        theirs = [name.removesuffix("weight") for name in weights if re.fullmatch(r"features\.\d+\.weight", name)]
+        # By number, not in the order of the dict: a safetensors file sorts "features.10" before "features.2".
+        theirs = sorted(int(found[1]) for name in weights if (found := re.fullmatch(r"features\.(\d+)\.weight", name)))
         if len(theirs) != len(ours):
             raise ValueError(f"expected {len(ours)} convolutions and normalisations, the classifier has {len(theirs)}")
         conv_bias: Tensor | float = 0.0
-        for layer, prefix in zip(ours, theirs, strict=True):
-            state = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-            if isinstance(layer, nn.Conv2d) and layer.bias is None:
-                conv_bias = state.pop("bias")
-            elif isinstance(layer, nn.BatchNorm2d):
+        for layer, number in zip(ours, theirs, strict=True):
+            name = f"features.{number}"
+            _copy(layer.weight, weights[f"{name}.weight"], f"{name}.weight")
+            if layer.bias is not None:
+                _copy(layer.bias, weights[f"{name}.bias"], f"{name}.bias")
+            else:
+                conv_bias = weights[f"{name}.bias"]
+            if isinstance(layer, nn.BatchNorm2d):
                 # We have no bias before a normalisation: what it added is taken off the mean instead.
-                state["running_mean"] = state["running_mean"] - conv_bias
-            layer.load_state_dict(state)
+                _copy(layer.running_mean, weights[f"{name}.running_mean"] - conv_bias, f"{name}.running_mean")
+                _copy(layer.running_var, weights[f"{name}.running_var"], f"{name}.running_var")
         # fc6: every 4th output, every 3rd row and column; fc7: every 4th output and every 4th input
         _load_fc(blocks[13], weights, "classifier.0", 7, (4, None, 3, 3))
         _load_fc(blocks[14], weights, "classifier.3", 1, (4, 4, None, None))
@@ -138,9 +142,16 @@ def _load_fc(
 ) -> None:
     """Fill a convolution block with a fully connected layer, decimated; a normalisation after it takes the bias."""
     weight, bias = fc_to_conv(weights[f"{name}.weight"], weights[f"{name}.bias"], size)
-    state = {"0.weight": decimate(weight, steps)}
-    state["1.bias" if isinstance(block[1], nn.BatchNorm2d) else "0.bias"] = decimate(bias, steps[:1])
-    block.load_state_dict({**block.state_dict(), **state})
+    with_bias = block[1] if isinstance(block[1], nn.BatchNorm2d) else block[0]
+    _copy(block[0].weight, decimate(weight, steps), f"{name}.weight, decimated,")
+    _copy(with_bias.bias, decimate(bias, steps[:1]), f"{name}.bias, decimated,")
+
+
+def _copy(ours: Any, theirs: Tensor, name: str) -> None:
+    if theirs.shape != ours.shape:
+        raise ValueError(f"{name} has shape {tuple(theirs.shape)}, VGG-16 needs {tuple(ours.shape)}")
+    with torch.no_grad():
+        ours.copy_(theirs)
 
 
 def _auxiliary(size: int) -> list[tuple[int, int, int, int, dict[str, int]]]:

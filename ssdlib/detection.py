@@ -48,7 +48,8 @@ def detect(
     original code.
     """
     num_priors = len(priors_cxcywh)
-    if offsets.dim() != 3 or offsets.shape[1:] != (num_priors, 4) or logits.shape[:2] != offsets.shape[:2]:
+    expected = (len(offsets), num_priors)
+    if offsets.shape != (*expected, 4) or logits.dim() != 3 or logits.shape[:2] != expected:
         raise ValueError(
             f"detect needs offsets (N, P, 4), logits (N, P, C) and priors (P, 4), got {tuple(offsets.shape)}, "
             f"{tuple(logits.shape)} and {tuple(priors_cxcywh.shape)}"
@@ -68,5 +69,7 @@ def _detect_one(
     """One image: boxes (P, 4); each class's candidates as scores (C-1, K) and their priors' indices (C-1, K)."""
     row, column = (scores >= min_score).nonzero(as_tuple=True)  # (L,) each
     scores, boxes_xyxy, labels = scores[row, column], boxes_xyxy[priors[row, column]], row + 1
-    kept = batched_nms(boxes_xyxy, scores, labels, max_overlap)[:top_k]  # best score first
+    # batched_nms keeps the classes apart by shifting their boxes by up to C image sides. Only float64 has digits left
+    # for that: in float32, boxes of a few pixels in one of 90 classes are kept or dropped wrongly.
+    kept = batched_nms(boxes_xyxy.double(), scores.double(), labels, max_overlap)[:top_k]  # best score first
     return {"boxes": boxes_xyxy[kept], "labels": labels[kept], "scores": scores[kept]}

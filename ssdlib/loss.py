@@ -49,14 +49,15 @@ def multibox_loss(
     Source: Liu et al. (2016), section 2.2, equations 1 to 3, and "Hard negative mining".
     """
     _require_shapes(offsets, logits, targets, priors_cxcywh)
-    logits = logits.float()  # a sum over 8732 priors needs more digits than half precision has
+    # Half precision is for the network: sums over 8732 priors, and the logarithms of the encoding, need more digits.
+    offsets, logits, priors_cxcywh = offsets.float(), logits.float(), priors_cxcywh.float()
     labels, matched_offsets = assign_targets(targets, priors_cxcywh, logits.shape[-1], threshold, variances)
     positive = labels > 0  # (N, P)
     with torch.no_grad():
         negative = mine_hard_negatives(background_loss(logits), positive, negatives_per_positive)  # (N, P)
     chosen = positive | negative
     num_positives = positive.sum().clamp(min=1)
-    localization = F.smooth_l1_loss(offsets[positive].float(), matched_offsets, reduction="sum")
+    localization = F.smooth_l1_loss(offsets[positive], matched_offsets, reduction="sum")
     confidence = F.cross_entropy(logits[chosen], labels[chosen], reduction="sum")
     return {"localization": localization / num_positives, "confidence": confidence / num_positives}
 
@@ -131,6 +132,8 @@ def mine_hard_negatives(hardness: Tensor, positive: Tensor, negatives_per_positi
 
 
 def _require_shapes(offsets: Tensor, logits: Tensor, targets: Sequence[Any], priors_cxcywh: Tensor) -> None:
+    if not targets:
+        raise ValueError("a batch needs at least one image, got none")
     expected = (len(targets), len(priors_cxcywh))
     if offsets.shape != (*expected, 4) or logits.dim() != 3 or logits.shape[:2] != expected:
         raise ValueError(
@@ -145,6 +148,8 @@ def _checked(i: int, target: dict[str, Any], num_classes: int, like: Tensor) -> 
     labels = target["labels"].to(like.device)
     if labels.shape != boxes.shape[:1]:
         raise ValueError(f"image {i} of the batch: {len(boxes)} boxes, but labels of shape {tuple(labels.shape)}")
+    if labels.is_floating_point() and len(labels):  # torch.tensor([]), the labels of no object, is a float tensor
+        raise ValueError(f"image {i} of the batch: labels must be int64, got {labels.dtype}")
     empty = ~(torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1))
     if empty.any():
         raise ValueError(f"image {i} of the batch: empty, swapped or not finite box {boxes[empty][0].tolist()} (xyxy)")
@@ -154,4 +159,4 @@ def _checked(i: int, target: dict[str, Any], num_classes: int, like: Tensor) -> 
             f"image {i} of the batch: label {int(labels[unknown][0])} is not one of 1..{num_classes - 1} "
             f"(0 is background)"
         )
-    return boxes, labels
+    return boxes, labels.long()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,6 +63,7 @@ class SSD(nn.Module):
         num_classes: C, background included.
         classes: names of the objects (labels 1..C-1); by default "1", "2", ...
         mean, std: per channel, the normalisation of images whose values are 0..1.
+        architecture: the name in `ARCHITECTURES` that rebuilds this network; a checkpoint needs it.
 
     Raises:
         ValueError: if there are not C - 1 class names, or the backbone has another number of maps than the recipe.
@@ -82,6 +84,7 @@ class SSD(nn.Module):
         classes: Sequence[str] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        architecture: str | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -90,6 +93,7 @@ class SSD(nn.Module):
         if len(self.classes) != num_classes - 1:
             raise ValueError(f"{num_classes} classes with background need {num_classes - 1} names, got {self.classes}")
         self.backbone, self.recipe, self.num_classes = backbone, recipe, num_classes
+        self.architecture = architecture
         channels: Sequence[int] = backbone.out_channels  # type: ignore[assignment]
         if len(channels) != len(recipe.map_sizes):
             raise ValueError(f"backbone with {len(channels)} feature maps, recipe with {len(recipe.map_sizes)}")
@@ -110,12 +114,15 @@ class SSD(nn.Module):
             offsets (N, P, 4) and logits (N, P, num_classes), in the order of `self.priors`.
 
         Raises:
-            ValueError: if the images have another shape.
+            ValueError: if the images have another shape, or the backbone's maps are not those of the recipe.
         """
         size = self.recipe.image_size
         if images.dim() != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"this SSD takes images (N, 3, {size}, {size}), got {tuple(images.shape)}")
         maps = self.backbone((images - self.mean) / self.std)
+        sides = tuple(tuple(x.shape[2:]) for x in maps)
+        if sides != tuple((side, side) for side in self.recipe.map_sizes):
+            raise ValueError(f"recipe {self.recipe.name!r} is for maps of {self.recipe.map_sizes} cells, got {sides}")
         return self.offset_head(maps), self.class_head(maps)
 
     @torch.no_grad()
@@ -131,11 +138,13 @@ class SSD(nn.Module):
         """
         if not len(images):
             return []
+        batch = torch.stack([prepare(image, self.recipe.image_size) for image in images])  # (N, 3, S, S)
         training = self.training
         self.eval()
-        batch = torch.stack([prepare(image, self.recipe.image_size) for image in images])  # (N, 3, S, S)
-        offsets, logits = self(batch.to(self.priors.device))
-        self.train(training)
+        try:
+            offsets, logits = self(batch.to(self.priors.device))
+        finally:
+            self.train(training)
         results = []
         for image, found in zip(images, detect(offsets, logits, self.priors, **options), strict=True):
             height, width = TF.get_size(image)
@@ -162,63 +171,77 @@ def prepare(image: Any, size: int) -> Tensor:
 def ssd300_vgg16(
     num_classes: int,
     *,
-    recipe: PriorRecipe = SSD300_VOC,
-    classes: Sequence[str] | None = None,
     classifier_weights: Mapping[str, Tensor] | None = None,
     batch_norm: bool = False,
+    **options: Any,
 ) -> SSD:
     """SSD300 on VGG-16: 8732 priors.
 
     Args:
         num_classes: C, background included.
-        recipe: the priors, on maps of 38, 19, 10, 5, 3 and 1 cells.
-        classes: names of the objects.
         classifier_weights: state dict of torchvision's `vgg16` (or `vgg16_bn`), trained on ImageNet, to start from:
             `torchvision.models.vgg16(weights="DEFAULT").state_dict()`.
         batch_norm: batch normalisation in the backbone, for training from scratch.
+        options: recipe (by default SSD300_VOC), classes, mean and std of `SSD`.
 
     Source: Liu et al. (2016).
     """
-    return _ssd_vgg16(num_classes, recipe, 300, classes, classifier_weights, batch_norm)
+    return _ssd_vgg16(300, num_classes, classifier_weights, batch_norm, {"recipe": SSD300_VOC, **options})
 
 
 def ssd512_vgg16(
     num_classes: int,
     *,
-    recipe: PriorRecipe = SSD512_VOC,
-    classes: Sequence[str] | None = None,
     classifier_weights: Mapping[str, Tensor] | None = None,
     batch_norm: bool = False,
+    **options: Any,
 ) -> SSD:
-    """SSD512 on VGG-16: 24564 priors. The arguments are those of `ssd300_vgg16`."""
-    return _ssd_vgg16(num_classes, recipe, 512, classes, classifier_weights, batch_norm)
+    """SSD512 on VGG-16: 24564 priors; recipe SSD512_VOC, other arguments as for `ssd300_vgg16`."""
+    return _ssd_vgg16(512, num_classes, classifier_weights, batch_norm, {"recipe": SSD512_VOC, **options})
 
 
 def _ssd_vgg16(
-    num_classes: int,
-    recipe: PriorRecipe,
-    size: int,
-    classes: Sequence[str] | None,
-    classifier_weights: Mapping[str, Tensor] | None,
-    batch_norm: bool,
+    size: int, num_classes: int, weights: Mapping[str, Tensor] | None, batch_norm: bool, options: dict[str, Any]
 ) -> SSD:
-    if recipe.image_size != size:
-        raise ValueError(f"SSD{size} needs a recipe for {size} pixels; {recipe.name!r} is for {recipe.image_size}")
+    if options["recipe"].image_size != size:
+        raise ValueError(f"SSD{size} needs a recipe for {size} pixels; {options['recipe'].name!r} is for another size")
     backbone = VGG16(size, batch_norm=batch_norm)
-    if classifier_weights is not None:
-        backbone.load_classifier(classifier_weights)
-    return SSD(backbone, recipe, num_classes, classes=classes)
+    if weights is not None:
+        backbone.load_classifier(weights)
+    name = f"ssd{size}_vgg16" + ("_bn" if batch_norm else "")
+    return SSD(backbone, num_classes=num_classes, architecture=name, **options)
 
 
-def ssd_tiny(num_classes: int, *, recipe: PriorRecipe = TINY, classes: Sequence[str] | None = None) -> SSD:
+def ssd_tiny(num_classes: int, **options: Any) -> SSD:
     """A small SSD for images of 256 pixels that learns from scratch on a CPU: same heads, loss and detection.
 
     Args:
         num_classes: C, background included.
-        recipe: the priors, on maps of 32, 16, 8, 4 and 2 cells.
-        classes: names of the objects.
+        options: recipe (by default TINY), classes, mean and std of `SSD`.
     """
-    return SSD(Tiny(), recipe, num_classes, classes=classes)
+    return SSD(Tiny(), num_classes=num_classes, architecture="ssd_tiny", **{"recipe": TINY, **options})
 
 
-BUILDERS = {"ssd300_vgg16": ssd300_vgg16, "ssd512_vgg16": ssd512_vgg16, "ssd_tiny": ssd_tiny}
+ARCHITECTURES: dict[str, Callable[..., SSD]] = {
+    "ssd300_vgg16": ssd300_vgg16,
+    "ssd300_vgg16_bn": partial(ssd300_vgg16, batch_norm=True),
+    "ssd512_vgg16": ssd512_vgg16,
+    "ssd512_vgg16_bn": partial(ssd512_vgg16, batch_norm=True),
+    "ssd_tiny": ssd_tiny,
+}
+
+
+def build_model(architecture: str, classes: Sequence[str], **options: Any) -> SSD:
+    """Build a model by the name of its architecture, as checkpoints and the command line do.
+
+    Args:
+        architecture: one of `ARCHITECTURES`.
+        classes: names of the objects, without background.
+        options: those of the architecture's function.
+
+    Raises:
+        ValueError: if there is no such architecture.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"no architecture {architecture!r}; there are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture](len(classes) + 1, classes=classes, **options)

@@ -145,7 +145,7 @@ def make_priors(
     Returns:
         (P, 4) cxcywh, in fractions of the image side. Priors may reach over the border of the image.
 
-    Source: Liu et al. (2016), section 2.2: centres at ((column + 0.5) / |f_k|, (row + 0.5) / |f_k|).
+    Source: Liu et al. (2016), section 2.2: centres at (column + 0.5, row + 0.5) / side of the map.
     """
     maps = []
     for k, side in enumerate(recipe.map_sizes):

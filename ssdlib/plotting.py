@@ -1,0 +1,226 @@
+"""Plotting: images with boxes, priors, grids and curves, in one style and one palette for the whole book."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TF
+
+from ssdlib.boxes import cxcywh_to_xyxy
+from ssdlib.metrics import IGNORED, Evaluation
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; black is kept for text and annotations.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
+
+
+def color_of(label: int) -> str:
+    """The colour of a class (labels 1, 2, ...), of a feature map, or of anything else that is counted from 1."""
+    return PALETTE[(label - 1) % len(PALETTE)]
+
+
+def use_book_style() -> None:
+    """Set matplotlib's defaults for the figures of the book: small, sharp, without needless ink."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.6),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "savefig.dpi": 110,
+            "savefig.facecolor": "white",
+            "axes.prop_cycle": plt.cycler(color=PALETTE[:6]),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 10,
+            "axes.labelsize": 9,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "legend.fontsize": 8,
+            "legend.frameon": False,
+            "font.size": 9,
+        }
+    )
+
+
+def show_image(image: Any, ax: Axes | None = None, title: str | None = None) -> Axes:
+    """Show an image in its own pixel coordinates: x from 0 to the width, y downwards from 0 to the height.
+
+    Args:
+        image: a PIL image, a tensor (3, H, W) of uint8 or of floats in 0..1, or an array (H, W, 3).
+        ax: where to draw; a new figure if None.
+        title: above the image.
+
+    Returns:
+        The axes, to draw boxes on.
+    """
+    pixels = image.permute(1, 2, 0).cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    height, width = pixels.shape[:2]
+    if ax is None:
+        ax = plt.figure(figsize=(4.4, 4.4 * height / width)).add_subplot()
+    # The extent puts the corner of the first pixel, not its centre, at (0, 0): boxes are measured from there.
+    ax.imshow(pixels, extent=(0, width, height, 0))
+    ax.set_axis_off()
+    if title is not None:
+        ax.set_title(title)
+    return ax
+
+
+def draw_boxes(
+    ax: Axes,
+    boxes_xyxy: Tensor,
+    labels: Sequence[int] | Tensor | None = None,
+    texts: Sequence[str] | None = None,
+    *,
+    color: str | None = None,
+    **style: Any,
+) -> None:
+    """Draw boxes on axes.
+
+    Args:
+        ax: axes in the unit of the boxes.
+        boxes_xyxy: (K, 4).
+        labels: (K,), colours each box by its class.
+        texts: (K,), written at each box's upper left corner.
+        color: one colour for all boxes; goes before `labels`.
+        style: further options of matplotlib's Rectangle (linewidth, linestyle, alpha, facecolor, ...).
+    """
+    style = {"linewidth": 1.8, "facecolor": "none", **style}
+    for i, (x_min, y_min, x_max, y_max) in enumerate(torch.as_tensor(boxes_xyxy).reshape(-1, 4).tolist()):
+        own = color or (PALETTE[0] if labels is None else color_of(int(labels[i])))
+        ax.add_patch(Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, edgecolor=own, **style))
+        if texts is not None and texts[i]:
+            ax.text(
+                x_min,
+                y_min,
+                texts[i],
+                fontsize=7,
+                color="white" if _is_dark(own) else "black",
+                va="bottom" if y_min > 12 else "top",
+                bbox={"facecolor": own, "edgecolor": "none", "pad": 1.2},
+                clip_on=True,
+            )
+
+
+def draw_priors(ax: Axes, priors_cxcywh: Tensor, width: float = 1.0, height: float = 1.0, **style: Any) -> None:
+    """Draw priors, given in fractions, on an image of `width` x `height`; `style` as for `draw_boxes`."""
+    scale = priors_cxcywh.new_tensor([width, height, width, height])
+    draw_boxes(ax, cxcywh_to_xyxy(priors_cxcywh.reshape(-1, 4)) * scale, **style)
+
+
+def draw_grid(ax: Axes, cells: int, width: float = 1.0, height: float = 1.0, **style: Any) -> None:
+    """Draw the cells of a feature map of `cells` x `cells` over an image of `width` x `height`."""
+    style = {"color": "white", "linewidth": 0.6, "alpha": 0.7, **style}
+    ax.vlines(np.linspace(0, width, cells + 1), 0, height, **style)
+    ax.hlines(np.linspace(0, height, cells + 1), 0, width, **style)
+
+
+def show_detections(
+    image: Any,
+    detection: Mapping[str, Tensor],
+    classes: Sequence[str],
+    *,
+    min_score: float = 0.5,
+    ax: Axes | None = None,
+    title: str | None = None,
+) -> Axes:
+    """Show an image with its detections, each with its class and score.
+
+    Args:
+        image: as for `show_image`.
+        detection: "boxes" in pixels, "labels", "scores".
+        classes: names of the labels 1, 2, ...
+        min_score: detections below it are not drawn.
+        ax: where to draw; a new figure if None.
+        title: above the image.
+    """
+    ax = show_image(image, ax, title)
+    shown = detection["scores"] >= min_score
+    labels = detection["labels"][shown].tolist()
+    scores = detection["scores"][shown].tolist()
+    texts = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    draw_boxes(ax, detection["boxes"][shown], labels, texts)
+    return ax
+
+
+def show_images(images: Sequence[Any], titles: Sequence[str] | None = None, *, columns: int = 4) -> list[Axes]:
+    """Show images side by side, in rows of `columns`; returns the axes of each, to draw on."""
+    rows = -(-len(images) // columns)
+    axes = plt.figure(figsize=(1.9 * columns, 1.75 * rows)).subplots(rows, columns, squeeze=False)
+    for ax in axes.flat[len(images) :]:
+        ax.set_axis_off()
+    return [
+        show_image(image, ax, titles[i] if titles else None) for i, (image, ax) in enumerate(zip(images, axes.flat))
+    ]
+
+
+def plot_precision_recall(result: Evaluation, classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw the precision-recall curve of each class, with its AP in the legend."""
+    ax = ax or plt.figure(figsize=(4.4, 3.4)).add_subplot()
+    for label, curve in result.curves.items():
+        counted = curve.outcome != IGNORED
+        name = f"{classes[label - 1]}  {result.per_class[label]:.2f}"
+        ax.plot(curve.recall[counted], curve.precision[counted], color=color_of(label), label=name)
+    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
+    ax.legend(title=f"AP at IoU {result.iou_threshold:g} ({result.ap})", loc="lower left")
+    return ax
+
+
+def plot_log(run: str | Path) -> Figure:
+    """Draw the two losses and the learning rate of a run from its log.jsonl.
+
+    Raises:
+        FileNotFoundError: if the folder holds no log.
+    """
+    lines = [json.loads(line) for line in (Path(run) / "log.jsonl").read_text().splitlines()]
+    epochs = [line["epoch"] for line in lines]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+    for name in ("localization", "confidence"):
+        left.plot(epochs, [line[name] for line in lines], label=name)
+    left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    left.legend()
+    right.plot(epochs, [line["learning_rate"] for line in lines], color=PALETTE[2])
+    right.set(xlabel="epoch", ylabel="learning rate at the end of the epoch")
+    return figure
+
+
+def draw_on_image(
+    image: Image.Image, detection: Mapping[str, Tensor], classes: Sequence[str], *, min_score: float = 0.5
+) -> Image.Image:
+    """A copy of a PIL image, in its own resolution, with detections drawn on it; the arguments of `show_detections`."""
+    drawn = image.convert("RGB")
+    canvas = ImageDraw.Draw(drawn)
+    size = max(11, round(min(drawn.size) / 36))
+    font = ImageFont.load_default(size)
+    rows = zip(detection["boxes"].tolist(), detection["labels"].tolist(), detection["scores"].tolist(), strict=True)
+    for box, label, score in reversed(list(rows)):  # the best last, on top
+        if score < min_score:
+            continue
+        color = color_of(label)
+        canvas.rectangle(box, outline=color, width=max(2, size // 6))
+        text = f"{classes[label - 1]} {score:.2f}"
+        corner = (box[0], max(0.0, box[1] - 1.35 * size))
+        canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=color, outline=color, width=2)
+        canvas.text(corner, text, fill="white" if _is_dark(color) else "black", font=font)
+    return drawn
+
+
+def _is_dark(color: str) -> bool:
+    """Whether white text reads better than black on a colour "#RRGGBB" (relative luminance, rounded weights)."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return 0.3 * red + 0.59 * green + 0.11 * blue < 140
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A tensor (3, H, W), uint8 or floats in 0..1, as a PIL image."""
+    picture: Image.Image = TF.to_pil_image(image)
+    return picture
