@@ -158,9 +158,7 @@ def show_images(images: Sequence[Any], titles: Sequence[str] | None = None, *, c
     axes = plt.figure(figsize=(1.9 * columns, 1.75 * rows)).subplots(rows, columns, squeeze=False)
     for ax in axes.flat[len(images) :]:
         ax.set_axis_off()
-    return [
-        show_image(image, ax, titles[i] if titles else None) for i, (image, ax) in enumerate(zip(images, axes.flat))
-    ]
+    return [show_image(image, axes.flat[i], titles[i] if titles else None) for i, image in enumerate(images)]
 
 
 def plot_precision_recall(result: Evaluation, classes: Sequence[str], ax: Axes | None = None) -> Axes:
