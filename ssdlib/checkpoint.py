@@ -15,8 +15,11 @@ import torch
 import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 import ssdlib
+from ssdlib.boxes import cxcywh_to_xyxy
+from ssdlib.coding import decode
 from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
 
@@ -115,3 +118,46 @@ def load_model(path: str | Path, *, classes: Sequence[str] | None = None, recipe
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit {description['architecture']}: {error}") from error
     return model.eval()
+
+
+class _Program(nn.Module):
+    """The network with its arithmetic up to NMS: images in 0..1 -> boxes (N, P, 4) xyxy and scores (N, P, C)."""
+
+    def __init__(self, model: SSD) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        offsets, logits = self.model(images)
+        return cxcywh_to_xyxy(decode(offsets, self.model.priors)), logits.softmax(dim=-1)
+
+
+def export_model(model: SSD, path: str | Path) -> Path:
+    """Write the network as a program that PyTorch runs without this package, for any number of images at once.
+
+    `torch.export.load(path).module()` takes images (N, 3, S, S) of floats in 0..1. It gives boxes (N, P, 4) xyxy in
+    fractions of the image, and scores (N, P, C) after the softmax, class 0 being background: what NMS needs.
+
+    Args:
+        model: any SSD; it is exported in evaluation mode.
+        path: where to write, by custom with the ending .pt2.
+
+    Returns:
+        The path.
+    """
+    path = Path(path)
+    size = model.recipe.image_size
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        _Program(model).eval(), (torch.zeros(2, 3, size, size),), dynamic_shapes={"images": {0: batch}}
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.part.pt2")
+    torch.export.save(program, aside)
+    os.replace(aside, path)
+    return path
+
+
+def demo_model() -> SSD:
+    """The small detector that comes with the package, trained on the synthetic scenes of `ssdlib.data.make_toy_voc`."""
+    return load_model(Path(__file__).parent / "weights" / "ssd_tiny_toy.safetensors")

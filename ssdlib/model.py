@@ -49,7 +49,7 @@ class PredictionConvolutions(nn.Module):
         for x, convolution in zip(maps, self.convolutions, strict=True):
             x = convolution(x)  # (N, K * outputs, H, W)
             x = x.permute(0, 2, 3, 1)  # (N, H, W, K * outputs): a cell's numbers side by side
-            x = x.reshape(len(x), -1, self.outputs)  # (N, H * W * K, outputs): rows, columns, priors of the cell
+            x = x.reshape(x.shape[0], -1, self.outputs)  # (N, H * W * K, outputs): rows, columns, priors of the cell
             stacked.append(x)
         return torch.cat(stacked, dim=1)  # (N, P, outputs)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class TrainConfig:
 
     Attributes:
         architecture: a name of `ssdlib.model.ARCHITECTURES`.
-        epochs: how often every image is seen.
+        iterations: how many steps; with the batch size, how many images are seen, whatever the size of the data set.
         batch_size: images a step.
         optimizer: "sgd" or "adamw".
         learning_rate: the largest of the schedule.
@@ -59,7 +59,7 @@ class TrainConfig:
     """
 
     architecture: str = "ssd_tiny"
-    epochs: int = 60
+    iterations: int = 1500
     batch_size: int = 16
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
@@ -79,10 +79,16 @@ class TrainConfig:
             raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
         if self.schedule not in ("cosine", "steps"):
             raise ValueError(f"schedule must be 'cosine' or 'steps', got {self.schedule!r}")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs and batch_size must be at least 1, got {self.epochs} and {self.batch_size}")
+        if self.iterations < 1 or self.batch_size < 1:
+            raise ValueError(f"iterations and batch_size must be at least 1, got {self.iterations}, {self.batch_size}")
         if not (0 <= self.warmup < 1 and 0 <= self.average < 1 and self.learning_rate > 0):
             raise ValueError("warmup and average must be in [0, 1), and learning_rate above 0")
+
+
+# The names of --preset. Command, hardware, time and score of each are in benchmarks/README.md.
+PRESETS = {
+    "tiny": TrainConfig(augmentation=Augmentation(zoom_out=1.5, crop=0.6)),
+}
 
 
 def rate_factor(done: float, config: TrainConfig) -> float:
@@ -156,6 +162,7 @@ def train(
     workers: int = 0,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    notes: dict[str, Any] | None = None,
 ) -> SSD:
     """Train a model from scratch and keep everything about the run in a folder.
 
@@ -167,25 +174,31 @@ def train(
         workers: processes that load images.
         device: where the network is computed.
         progress: show a bar on stderr.
+        notes: further entries of config.json.
 
     Returns:
         The trained model (averaged weights, if the configuration says so), in evaluation mode, on the CPU.
 
     Raises:
         FileExistsError: if `out` holds a run.
-        FloatingPointError: if the loss stops being finite; the message names the step and the images of the batch.
+        FloatingPointError: if the loss stops being finite; the message names the step.
+        ValueError: if the data set is empty.
     """
     out = Path(out)
     if (out / "config.json").exists():
         raise FileExistsError(f"{out} already holds a run; choose another folder")
+    if len(dataset) == 0:
+        raise ValueError("no images to train on")
     out.mkdir(parents=True, exist_ok=True)
-    describe = {"config": asdict(config), "classes": list(dataset.classes), "images": len(dataset)}
-    _write(out / "config.json", json.dumps(describe, indent=2) + "\n")
+    described = {"config": asdict(config), "classes": list(dataset.classes), "images": len(dataset)}
+    _write(out / "config.json", json.dumps({**described, **(notes or {})}, indent=2) + "\n")
 
     torch.manual_seed(config.seed)
     model = build_model(config.architecture, dataset.classes).to(device)
     model = model.to(memory_format=torch.channels_last)
     averaged = AveragedModel(model, avg_fn=_averaging(config.average), use_buffers=True)
+    optimizer = make_optimizer(model, config)
+    schedule = LambdaLR(optimizer, lambda step: rate_factor(step / config.iterations, config))
     sampler = ShuffledEpochs(len(dataset), config.seed)
     loader = DataLoader(
         _ForModel(dataset, model.recipe.image_size, config.augmentation, config.seed),
@@ -196,44 +209,69 @@ def train(
         collate_fn=_collate,
         drop_last=len(dataset) > config.batch_size,
     )
-    optimizer = make_optimizer(model, config)
-    steps = config.epochs * len(loader)
-    schedule = LambdaLR(optimizer, lambda step: rate_factor(step / steps, config))
     started = time.monotonic()
     step = 0
-    for epoch in range(config.epochs):
-        sampler.epoch = epoch
+    bar = tqdm(total=config.iterations, desc="training", unit="step", disable=not progress)
+    while step < config.iterations:
         model.train()
-        sums = {"localization": 0.0, "confidence": 0.0}
-        for images, targets in tqdm(loader, f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=not progress):
-            images = images.to(device, memory_format=torch.channels_last)
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.bfloat16):
-                offsets, logits = model(images)
-            losses = multibox_loss(offsets, logits, targets, model.priors)
-            loss = losses["localization"] + losses["confidence"]
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss became {loss.item()} in step {step} (epoch {epoch + 1})")
-            optimizer.zero_grad()
-            loss.backward()
-            if config.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
+        sums, steps = {"localization": 0.0, "confidence": 0.0}, 0
+        for images, targets in loader:
+            losses = train_step(model, images.to(device, memory_format=torch.channels_last), targets, optimizer, config)
             schedule.step()
             averaged.update_parameters(model)
-            step += 1
+            step, steps = step + 1, steps + 1
             for name, value in losses.items():
-                sums[name] += value.item() / len(loader)
-        line = {"epoch": epoch + 1, "step": step, "learning_rate": optimizer.param_groups[0]["lr"], **sums}
+                if not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"the {name} loss became {value} in step {step} (epoch {sampler.epoch + 1})"
+                    )
+                sums[name] += value
+            bar.update()
+            if step == config.iterations:
+                break
+        means = {name: value / steps for name, value in sums.items()}
+        bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
+        line = {"epoch": sampler.epoch + 1, "step": step, "learning_rate": schedule.get_last_lr()[0], **means}
         line["seconds"] = round(time.monotonic() - started, 2)
-        with open(out / "log.jsonl", "a") as log:
+        with open(out / "log.jsonl", "a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
-        if progress:
-            tqdm.write(
-                f"epoch {epoch + 1:4d}  localization {sums['localization']:.3f}  confidence {sums['confidence']:.3f}"
-            )
-    trained: SSD = (averaged.module if config.average else model).cpu().eval()  # type: ignore[assignment]
-    save_model(trained, out / "model.safetensors", training={**describe, "seconds": line["seconds"]})
+        sampler.epoch += 1
+    bar.close()
+    trained = cast(SSD, averaged.module if config.average else model).cpu().eval()
+    save_model(trained, out / "model.safetensors", training={**described, "seconds": line["seconds"]})
     return trained
+
+
+def train_step(
+    model: SSD,
+    images: Tensor,
+    targets: Sequence[Target],
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+) -> dict[str, float]:
+    """One step: predict, measure the loss, walk down its gradient.
+
+    Args:
+        model: in training mode.
+        images: (N, 3, S, S), on the device of the model.
+        targets: one dict an image, boxes fractional.
+        optimizer: of the model's parameters.
+        config: of it, `bfloat16` and `clip_norm` matter here.
+
+    Returns:
+        The two losses of the batch before the step. If their sum is not finite, the weights are left as they were.
+    """
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.bfloat16):
+        offsets, logits = model(images)
+    losses = multibox_loss(offsets, logits, targets, model.priors)
+    loss = losses["localization"] + losses["confidence"]
+    if torch.isfinite(loss):
+        optimizer.zero_grad()
+        loss.backward()
+        if config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        optimizer.step()
+    return {name: value.item() for name, value in losses.items()}
 
 
 def _averaging(decay: float) -> Any:
@@ -284,7 +322,7 @@ def detect_dataset(
         _WithSize(dataset, model.recipe.image_size),
         batch_size=batch_size,
         num_workers=workers,
-        collate_fn=lambda batch: batch,
+        collate_fn=list,
     )
     for batch in tqdm(loader, "detecting", leave=False, disable=not progress):
         images = torch.stack([image for image, _, _ in batch]).to(device)
