@@ -133,6 +133,12 @@ def test_live_view_of_a_widget_is_left_out_where_it_has_its_own_html() -> None:
     assert alone.cells[0].outputs[0].data.keys() == view.keys()
 
 
+def test_glued_values_are_kept() -> None:
+    glued = v4.new_output("display_data", {"application/papermill.record/text/plain": "0.5"})
+    glued.metadata = {"scrapbook": {"mime_prefix": "application/papermill.record/", "name": "half"}}
+    assert with_output(glued).cells[0].outputs == [glued]
+
+
 def test_compact_png_keeps_few_colours_exactly_and_shrinks_many() -> None:
     few = np.zeros((64, 96, 4), dtype=np.uint8)
     few[..., 3] = 255

@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     {"checkpoint"},
     {"data", "metrics"},
     {"training"},
-    {"plotting"},
+    {"plotting", "book"},
     {"widgets"},
     {"cli"},
 ]

@@ -98,7 +98,6 @@ def _clean_outputs(outputs: Iterable[NotebookNode]) -> Iterator[dict[str, Any]]:
         if "data" in new:
             live = WIDGET_VIEW in new["data"] and "text/html" in new["data"]
             new["data"] = {k: v for k, v in new["data"].items() if not (live and k == WIDGET_VIEW)}
-            new["metadata"] = {k: v for k, v in new.get("metadata", {}).items() if v and k in new["data"]}
         yield new
     if held is not None:
         yield held
