@@ -201,29 +201,29 @@ def decimate(tensor: Tensor, steps: tuple[int | None, ...]) -> Tensor:
 class Tiny(nn.Module):
     """A small network for the CPU: five maps of 32, 16, 8, 4 and 2 cells from an image of 256 pixels."""
 
-    out_channels = (96, 128, 128, 96, 96)
+    out_channels = (96, 128, 96, 64, 64)
 
     def __init__(self) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
             [
                 nn.Sequential(  # 256 -> 128 -> 64 -> 32
-                    _conv(3, 24, 3, True, stride=2),
-                    _conv(24, 48, 3, True, stride=2),
-                    _conv(48, 48, 3, True),
-                    _conv(48, 96, 3, True, stride=2),
-                    _conv(96, 96, 3, True),
+                    _conv(3, 16, 3, True, stride=2),
+                    _conv(16, 32, 3, True, stride=2),
+                    _conv(32, 32, 3, True),
+                    _conv(32, 64, 3, True, stride=2),
+                    _conv(64, 96, 3, True),
                     _conv(96, 96, 3, True),
                 ),
-                nn.Sequential(_conv(96, 128, 3, True, stride=2), _conv(128, 128, 3, True)),
-                nn.Sequential(_conv(128, 64, 1, True), _conv(64, 128, 3, True, stride=2)),
-                nn.Sequential(_conv(128, 48, 1, True), _conv(48, 96, 3, True, stride=2)),
-                nn.Sequential(_conv(96, 48, 1, True), _conv(48, 96, 3, True, stride=2)),
+                nn.Sequential(_conv(96, 128, 3, True, stride=2), _conv(128, 128, 3, True)),  # 16
+                nn.Sequential(_conv(128, 64, 1, True), _conv(64, 96, 3, True, stride=2)),  # 8
+                nn.Sequential(_conv(96, 32, 1, True), _conv(32, 64, 3, True, stride=2)),  # 4
+                nn.Sequential(_conv(64, 32, 1, True), _conv(32, 64, 3, True, stride=2)),  # 2
             ]
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, 256, 256), normalised -> maps (N, 96, 32, 32), (N, 128, 16, 16), ..., (N, 96, 2, 2)."""
+        """(N, 3, 256, 256), normalised -> maps (N, 96, 32, 32), (N, 128, 16, 16), ..., (N, 64, 2, 2)."""
         maps = []
         for stage in self.stages:
             x = stage(x)

@@ -80,7 +80,7 @@ def render_scene(
         _add(canvas, rng, None)
     if rng.random() > 0.08:
         names = list(OBJECTS)
-        count = 1 + min(int(rng.geometric(0.28)) - 1, 7)
+        count = 1 + min(int(rng.geometric(0.32)) - 1, 6)
         for _ in range(count):
             _add(canvas, rng, names[rng.integers(len(names))], crowd=count)
     for _ in range(rng.integers(0, 3)):
@@ -152,7 +152,7 @@ def _add(canvas: _Canvas, rng: np.random.Generator, name: str | None, crowd: int
         turn = rng.uniform(0, 2 * np.pi)
     else:
         shape = OBJECTS[name]
-        side = math.exp(rng.uniform(math.log(0.14), math.log(0.66 if crowd < 4 else 0.4)))
+        side = math.exp(rng.uniform(math.log(0.24), math.log(0.7 if crowd < 4 else 0.45)))
         limit = MAX_TURN.get(name, np.pi)
         turn = rng.uniform(-limit, limit)
     half = max(6.0, side * min(width, height) / 2)
@@ -168,9 +168,9 @@ def _add(canvas: _Canvas, rng: np.random.Generator, name: str | None, crowd: int
 
 def _position(canvas: _Canvas, rng: np.random.Generator, half: float) -> tuple[float, float]:
     width, height = canvas.size
-    if canvas.placed and rng.random() < 0.3:  # next to an earlier object, so that some overlap
+    if canvas.placed and rng.random() < 0.2:  # next to an earlier object, so that some overlap
         left, top, right, bottom = canvas.placed[rng.integers(len(canvas.placed))].box
-        reach = rng.uniform(0.5, 0.95) * (half + max(right - left, bottom - top) / 2)
+        reach = rng.uniform(0.6, 1.0) * (half + max(right - left, bottom - top) / 2)
         angle = rng.uniform(0, 2 * np.pi)
         x, y = (left + right) / 2 + reach * np.cos(angle), (top + bottom) / 2 + reach * np.sin(angle)
     else:

@@ -157,7 +157,7 @@ def donut(u: Array, v: Array, rng: np.random.Generator, light: Array) -> tuple[A
 
 def fish(u: Array, v: Array, rng: np.random.Generator, light: Array) -> tuple[Array, Array]:
     """Fish: a lens-shaped body with scales or stripes, a notched tail, fins, gill and eye."""
-    height = rng.uniform(0.36, 0.5)
+    height = rng.uniform(0.44, 0.58)
     body = _lens(u - 0.3, v, 0.7, height)
     spread = np.abs(v)
     tail = np.maximum(spread - 0.07 + 0.75 * (u + 0.35), np.maximum(u, 0.3 * (0.5 - spread) - 0.98 - u))
@@ -184,7 +184,7 @@ def fish(u: Array, v: Array, rng: np.random.Generator, light: Array) -> tuple[Ar
 
 def leaf(u: Array, v: Array, rng: np.random.Generator, light: Array) -> tuple[Array, Array]:
     """Leaf: a pointed blade with a toothed edge, a midrib, side veins and a stem."""
-    width = rng.uniform(0.36, 0.52)
+    width = rng.uniform(0.5, 0.68)
     bend = rng.uniform(-0.12, 0.12)
     v = v + bend * (1 - u * u)
     x = u - 0.12
@@ -292,4 +292,4 @@ OBJECTS: dict[str, Shape] = {
 }
 CLUTTER: tuple[Shape, ...] = (stick, wedge, plus, pebble, card, crescent)
 # How far each class may be turned from upright, in radians; the others may lie at any angle.
-MAX_TURN = {"crate": 0.5, "fish": 0.6, "donut": 0.6}
+MAX_TURN = {"crate": 0.5, "fish": 0.5, "donut": 0.6, "leaf": 0.6}
