@@ -71,5 +71,7 @@ def _detect_one(
     scores, boxes_xyxy, labels = scores[row, column], boxes_xyxy[priors[row, column]], row + 1
     # batched_nms keeps the classes apart by shifting their boxes by up to C image sides. Only float64 has digits left
     # for that: in float32, boxes of a few pixels in one of 90 classes are kept or dropped wrongly.
-    kept = batched_nms(boxes_xyxy.double(), scores.double(), labels, max_overlap)[:top_k]  # best score first
+    device = torch.device("cpu") if boxes_xyxy.is_mps else boxes_xyxy.device  # Apple's GPUs have no float64
+    kept = batched_nms(boxes_xyxy.to(device).double(), scores.to(device).double(), labels.to(device), max_overlap)
+    kept = kept[:top_k]  # best score first
     return {"boxes": boxes_xyxy[kept], "labels": labels[kept], "scores": scores[kept]}
