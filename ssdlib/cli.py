@@ -19,7 +19,7 @@ from ssdlib import plotting
 from ssdlib.checkpoint import export_model, load_model
 from ssdlib.data import VOCDataset, check_voc, load_image, make_toy_voc
 from ssdlib.metrics import Evaluation, evaluate
-from ssdlib.training import PRESETS, detect_dataset, train
+from ssdlib.training import PRESETS, detect_dataset, has_bfloat16, train
 
 app = typer.Typer(help="Single Shot MultiBox Detector: make data, train, evaluate, detect.", no_args_is_help=True)
 data_app = typer.Typer(help="Make and check data sets in the VOC layout.", no_args_is_help=True)
@@ -48,10 +48,10 @@ def _clear_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-@data_app.command(epilog=_example("ssd data toy data/toy", "ssd data toy data/toy --train 2000 --seed 1"))
+@data_app.command(epilog=_example("ssd data toy data/toy", "ssd data toy data/other --train 500 --seed 1"))
 def toy(
     root: Annotated[Path, typer.Argument(help="Folder to make; it must not hold anything else.")],
-    train: Annotated[int, typer.Option(min=0, help="Training images.")] = 1000,
+    train: Annotated[int, typer.Option(min=0, help="Training images.")] = 2500,
     val: Annotated[int, typer.Option(min=0, help="Validation images.")] = 100,
     test: Annotated[int, typer.Option(min=0, help="Test images.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same scenes.")] = 0,
@@ -88,7 +88,8 @@ def train_command(
     learning_rate: Annotated[float | None, typer.Option(help="Largest rate, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run on a CPU.")] = 0,
     bfloat16: Annotated[
-        bool | None, typer.Option(help="Compute the network in bfloat16: faster where the processor has it.")
+        bool | None,
+        typer.Option(help="Compute the network in bfloat16; by default where the processor is made for it."),
     ] = None,
     workers: WorkersOption = 1,
     threads: ThreadsOption = 0,
@@ -105,6 +106,8 @@ def train_command(
     if threads:
         torch.set_num_threads(threads)
     with _clear_errors():
+        if bfloat16 is None:
+            overrides["bfloat16"] = has_bfloat16(_device(device))
         given = {name: value for name, value in overrides.items() if value is not None}
         config = replace(PRESETS[preset.value], **given)
         dataset = VOCDataset(data, image_set)

@@ -274,6 +274,16 @@ def train_step(
     return {name: value.item() for name, value in losses.items()}
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device has circuits for bfloat16; where it only imitates it, bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # Private names, the only ones that tell: where a version of PyTorch lacks them, the answer is no.
+        return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+    return False
+
+
 def _averaging(decay: float) -> Any:
     """Running average whose first steps forget faster: the weights of the start are not worth remembering."""
 
