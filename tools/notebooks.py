@@ -104,14 +104,12 @@ def _clean_outputs(outputs: Iterable[NotebookNode]) -> Iterator[dict[str, Any]]:
 
 
 def compact_png(data: bytes) -> bytes:
-    """Save a PNG smaller: at most 256 colours and no comments; the original when that does not help."""
+    """Save a PNG smaller: 256 colours where it is opaque, no comments; the original when that does not help."""
     image = Image.open(io.BytesIO(data))
     if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] == 255:
         image = image.convert("RGB")
     if image.mode == "RGB":
         image = image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    elif image.mode == "RGBA":
-        image = image.quantize(256, method=Image.Quantize.FASTOCTREE)
     image.info.clear()
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
