@@ -1,0 +1,110 @@
+"""Train and test the small SSD through the command line, and record the run.
+
+    python benchmarks/tiny.py --name tiny_toy --data data/toy
+    python benchmarks/tiny.py --name tiny_bccd --data path/to/BCCD --bfloat16 --figure book/_static/bccd_detections.jpg
+
+writes benchmarks/results/NAME.json: commands, commit, date, hardware, versions, seconds of training, AP of each class,
+mAP, and the log of the run. The chapters on training draw it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib.pyplot as plt
+import torch
+import torchvision
+import typer
+
+from ssdlib.checkpoint import load_model, save_model
+from ssdlib.data import VOCDataset
+from ssdlib.plotting import show_detections, use_book_style
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(
+    name: Annotated[str, typer.Option(help="Name of the record.")],
+    data: Annotated[Path, typer.Option(help="Folder in the VOC layout, with the image sets trainval and test.")],
+    bfloat16: Annotated[bool, typer.Option(help="Compute the network in bfloat16.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+    figure: Annotated[Path | None, typer.Option(help="Draw detections on three test images to this file.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Keep the trained weights here, in half precision.")] = None,
+) -> None:
+    """Train, evaluate, record."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        result = Path(folder) / "result.json"
+        train = ["ssd", "train", "--preset", "tiny", "--data", str(data), "--out", str(run), "--seed", str(seed)]
+        train += ["--bfloat16"] if bfloat16 else []
+        evaluate = ["ssd", "evaluate", str(run), "--json", str(result)]
+        for command in (train, evaluate):
+            subprocess.run(command, check=True)
+        log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        record = {
+            # Folders are named as a reader would: those of this machine mean nothing elsewhere.
+            "command": [
+                _readable(command, {str(data): f"data/{data.name}", folder: "runs"}) for command in (train, evaluate)
+            ],
+            "date": date.today().isoformat(),
+            "commit": _git("rev-parse", "--short", "HEAD")
+            + ("+changes" if _git("status", "--porcelain", "ssdlib") else ""),
+            "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": None},
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+            },
+            "seconds": log[-1]["seconds"],
+            **json.loads(result.read_text()),
+            "log": log,
+        }
+        (ROOT / "benchmarks" / "results").mkdir(exist_ok=True)
+        target = ROOT / "benchmarks" / "results" / f"{name}.json"
+        target.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"recorded in {target.relative_to(ROOT)}")
+        model = load_model(run / "model.safetensors")
+        if weights is not None:
+            save_model(model, weights, half=True, training={"record": f"benchmarks/results/{name}.json"})
+        if figure is not None:
+            test = VOCDataset(data, "test", model.classes)
+            use_book_style()
+            axes = plt.figure(figsize=(9.6, 2.6)).subplots(1, 3)
+            for ax, i in zip(axes, (0, len(test) // 3, 2 * len(test) // 3), strict=True):
+                image, _ = test[i]
+                (found,) = model.predict([image], min_score=0.4)
+                show_detections(image, found, model.classes, min_score=0.4, ax=ax)
+            figure.parent.mkdir(parents=True, exist_ok=True)
+            plt.savefig(figure, dpi=150, pil_kwargs={"quality": 85} if figure.suffix == ".jpg" else None)
+
+
+def _readable(command: list[str], names: dict[str, str]) -> str:
+    text = " ".join(command)
+    for path, name in names.items():
+        text = text.replace(path, name)
+    return text
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(typer.run(main))
