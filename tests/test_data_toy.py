@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from ssdlib.data import TOY_CLASSES, VOCDataset, make_toy_voc, toy_scene
-from ssdlib.data.toy import JPEG_QUALITY
-from ssdlib.data.toy_scene import DIFFICULT_BELOW, MIN_VISIBLE, render_scene
+from ssdlib.data.toy import JPEG_QUALITY, _annotation
+from ssdlib.data.toy_scene import DIFFICULT_BELOW, MIN_VISIBLE, SceneObject, render_scene
 from ssdlib.data.toy_shapes import CLUTTER, OBJECTS, pick_colour
 
 SIDES = (96, 200)
@@ -77,6 +77,7 @@ def test_scenes_vary():
     scenes = [render_scene(np.random.default_rng(seed), SIDES) for seed in range(150)]
     objects = [o for _, found in scenes for o in found]
     assert {o.name for o in objects} == set(TOY_CLASSES)
+    assert all(o.visible >= MIN_VISIBLE for o in objects)
     assert len({image.size for image, _ in scenes}) > 50
     assert all(SIDES[0] <= side <= SIDES[1] for image, _ in scenes for side in image.size)
     assert sum(not found for _, found in scenes) > 3
@@ -159,6 +160,20 @@ def test_layout_and_reader(tmp_path: Path):
             drawn.save(file := io.BytesIO(), format="JPEG", quality=JPEG_QUALITY)
             with Image.open(file) as stored:
                 assert torch.equal(image, torch.from_numpy(np.array(stored)).permute(2, 0, 1))
+
+
+def test_marks_are_written():
+    found = [
+        SceneObject("fish", (0, 3, 20, 30), visible=0.3, truncated=True, difficult=True),
+        SceneObject("leaf", (5, 6, 7, 8), visible=1.0, truncated=False, difficult=False),
+    ]
+    objects = _annotation("a.jpg", (40, 30), found).getroot().findall("object")
+    assert [node.findtext("difficult") for node in objects] == ["1", "0"]
+    assert [node.findtext("truncated") for node in objects] == ["1", "0"]
+    assert [[corner.text for corner in node.find("bndbox")] for node in objects] == [
+        ["1", "4", "20", "30"],
+        ["6", "7", "7", "8"],
+    ]
 
 
 def test_same_seed_same_bytes(tmp_path: Path):
