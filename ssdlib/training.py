@@ -59,7 +59,7 @@ class TrainConfig:
     """
 
     architecture: str = "ssd_tiny"
-    iterations: int = 2600
+    iterations: int = 2400
     batch_size: int = 8
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
