@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from ssdlib.backbones import VGG16, Tiny
 from ssdlib.detection import Detection, detect
-from ssdlib.priors import SSD300_VOC, SSD512_VOC, PriorRecipe, Ratio, make_priors
+from ssdlib.priors import SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorRecipe, Ratio, make_priors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -152,6 +152,52 @@ class SSD(nn.Module):
             results.append({key: value.cpu() for key, value in found.items()})
             results[-1]["boxes"] = results[-1]["boxes"] * to_pixels
         return results
+
+    @classmethod
+    def from_torchvision(cls, theirs: nn.Module, classes: Sequence[str] | None = None) -> SSD:
+        """Take over the weights of a `torchvision.models.detection.ssd300_vgg16`.
+
+        A detector trained on COCO, for a reader who is online:
+
+            weights = torchvision.models.detection.SSD300_VGG16_Weights.DEFAULT
+            theirs = torchvision.models.detection.ssd300_vgg16(weights=weights)
+            model = SSD.from_torchvision(theirs, classes=weights.meta["categories"][1:])
+
+        Args:
+            theirs: torchvision's model. Its predictions are equal to ours on the same 300 x 300 pixels (tested).
+            classes: names of the objects; by default "1", "2", ...
+
+        Returns:
+            SSD300 with the priors SSD300_COCO, in evaluation mode.
+
+        Raises:
+            ValueError: if the model's tensors are not those of SSD300 on VGG-16.
+        """
+        state = theirs.state_dict()
+        outputs = state.get("head.classification_head.module_list.0.bias")
+        if outputs is None:
+            raise ValueError(f"{type(theirs).__name__} is not torchvision's SSD300 on VGG-16")
+        model = ssd300_vgg16(
+            len(outputs) // SSD300_COCO.priors_per_cell[0],
+            recipe=SSD300_COCO,
+            classes=classes,
+            mean=(0.48235, 0.45882, 0.40784),
+            std=(1 / 255, 1 / 255, 1 / 255),  # torchvision subtracts the mean from 0..1 and multiplies by 255
+        )
+        # Both list their layers from the image to the heads, so the order of the tensors is the same but for two:
+        # the scale of conv4_3 comes first there, and the class head before the head of the offsets.
+        order = ["backbone.scale_weight", "backbone.features", "backbone.extra", "head.regression", "head.class"]
+        names = [name for part in order for name in state if name.startswith(part)]
+        scale, *rest = names
+        ours = [name for name in model.state_dict() if name != "backbone.l2_norm.scale"]
+        if len(rest) != len(ours):
+            raise ValueError(f"{type(theirs).__name__} has {len(rest)} tensors, SSD300 on VGG-16 has {len(ours)}")
+        converted = {"backbone.l2_norm.scale": state[scale], **dict(zip(ours, (state[n] for n in rest), strict=True))}
+        try:
+            model.load_state_dict(converted)
+        except RuntimeError as error:
+            raise ValueError(f"{type(theirs).__name__} is not torchvision's SSD300 on VGG-16: {error}") from error
+        return model.eval()
 
 
 def prepare(image: Any, size: int) -> Tensor:
