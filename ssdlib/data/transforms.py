@@ -78,6 +78,7 @@ class Augmentation:
         zoom_out_p: how often.
         crop: smallest side of a crop, in image sides; 1 switches cropping off. A crop keeps the objects whose centres
             stay inside, and has an aspect ratio of 0.5 to 2.
+        crop_p: how often.
         horizontal_flip: probability.
         vertical_flip: probability; for views from above, such as through a microscope.
 
@@ -88,6 +89,7 @@ class Augmentation:
     zoom_out: float = 4.0
     zoom_out_p: float = 0.5
     crop: float = 0.3
+    crop_p: float = 1.0
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.0
 
@@ -97,7 +99,8 @@ class Augmentation:
         if self.zoom_out > 1:
             steps.append(v2.RandomZoomOut(fill=FILL, side_range=(1.0, self.zoom_out), p=self.zoom_out_p))
         if self.crop < 1:
-            steps.append(RandomIoUCrop(min_scale=self.crop, sampler_options=CROP_OVERLAPS))
+            crop = RandomIoUCrop(min_scale=self.crop, sampler_options=CROP_OVERLAPS)
+            steps.append(v2.RandomApply([crop], p=self.crop_p))
         if self.horizontal_flip > 0:
             steps.append(v2.RandomHorizontalFlip(self.horizontal_flip))
         if self.vertical_flip > 0:
