@@ -62,7 +62,7 @@ class TrainConfig:
     iterations: int = 2400
     batch_size: int = 8
     optimizer: str = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     schedule: str = "cosine"
     warmup: float = 0.05
     momentum: float = 0.9
@@ -87,7 +87,7 @@ class TrainConfig:
 
 # The names of --preset. Command, hardware, time and score of each are in benchmarks/README.md.
 PRESETS = {
-    "tiny": TrainConfig(augmentation=Augmentation(colour=False, zoom_out=1.3, zoom_out_p=0.3, crop=0.7)),
+    "tiny": TrainConfig(augmentation=Augmentation(colour=False, zoom_out=1.3, zoom_out_p=0.2, crop=0.7, crop_p=0.7)),
 }
 
 
@@ -109,8 +109,8 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.O
         {"params": vectors, "weight_decay": 0.0, "lr": config.learning_rate * config.bias_rate},
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 class ShuffledEpochs(Sampler[int]):
