@@ -30,9 +30,15 @@ nb_execution_mode = "cache"
 exclude_patterns = ["_build", "ssdlib"]
 """
         (folder / "conf.py").write_text(settings, encoding="utf-8")
-        # The cell also notes each time that it is run.
-        source = "open('runs', 'a').write('x'); sys.path.insert(0, ''); from ssdlib.answer import ANSWER; print(ANSWER)"
-        notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# Title"), v4.new_code_cell(f"import sys; {source}")])
+        source = """
+import os, sys
+open("runs", "a").write("x")  # a note of each run
+assert os.environ["PYTHONHASHSEED"] == "0" and "inline" in os.environ["MPLBACKEND"]
+sys.path.insert(0, "")
+from ssdlib.answer import ANSWER
+print(ANSWER)
+"""
+        notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# Title"), v4.new_code_cell(source)])
         nbformat.write(notebook, folder / "index.ipynb")
 
     @property
@@ -41,22 +47,11 @@ exclude_patterns = ["_build", "ssdlib"]
         return len((self.folder / "runs").read_text(encoding="utf-8"))
 
     def build(self) -> tuple[int, str]:
-        """Build as strictly as `make book` does; return the exit status and the page."""
-        command = [
-            sys.executable,
-            "-m",
-            "sphinx",
-            "-q",
-            "-W",
-            "--keep-going",
-            "-d",
-            "_build/.doctrees",
-            ".",
-            "_build/html",
-        ]
-        done = subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "x"}
-        )
+        """Build as strictly as `make book`, in an untidy environment; return the exit status and the page."""
+        options = ["-q", "-W", "--keep-going", "-d", "_build/.doctrees", ".", "_build/html"]
+        untidy = {**os.environ, "MPLBACKEND": "agg", "PYTHONHASHSEED": "7"}
+        command = [sys.executable, "-m", "sphinx", *options]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=untidy)
         page = self.folder / "_build" / "html" / "index.html"
         return done.returncode, page.read_text(encoding="utf-8") if page.is_file() else done.stderr
 
