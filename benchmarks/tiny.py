@@ -63,6 +63,7 @@ def main(
                 "torch": torch.__version__,
                 "torchvision": torchvision.__version__,
             },
+            "config": json.loads((run / "config.json").read_text())["config"],
             "seconds": log[-1]["seconds"],
             **json.loads(result.read_text()),
             "log": log,

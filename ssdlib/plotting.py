@@ -95,6 +95,7 @@ def draw_boxes(
         style: further options of matplotlib's Rectangle (linewidth, linestyle, alpha, facecolor, ...).
     """
     style = {"linewidth": 1.8, "facecolor": "none", **style}
+    top, height = min(ax.get_ylim()), abs(ax.get_ylim()[1] - ax.get_ylim()[0])
     for i, (x_min, y_min, x_max, y_max) in enumerate(torch.as_tensor(boxes_xyxy).reshape(-1, 4).tolist()):
         own = color or (PALETTE[0] if labels is None else color_of(int(labels[i])))
         ax.add_patch(Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, edgecolor=own, **style))
@@ -105,7 +106,7 @@ def draw_boxes(
                 texts[i],
                 fontsize=7,
                 color="white" if _is_dark(own) else "black",
-                va="bottom" if y_min > 12 else "top",
+                va="bottom" if y_min > top + 0.07 * height else "top",
                 bbox={"facecolor": own, "edgecolor": "none", "pad": 1.2},
                 clip_on=True,
             )
@@ -147,7 +148,7 @@ def show_detections(
     shown = detection["scores"] >= min_score
     labels = detection["labels"][shown].tolist()
     scores = detection["scores"][shown].tolist()
-    texts = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    texts = [f"{_plain(classes[label - 1])} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     draw_boxes(ax, detection["boxes"][shown], labels, texts)
     return ax
 
@@ -166,7 +167,8 @@ def plot_precision_recall(result: Evaluation, classes: Sequence[str], ax: Axes |
     ax = ax or plt.figure(figsize=(4.4, 3.4)).add_subplot()
     for label, curve in result.curves.items():
         counted = curve.outcome != IGNORED
-        name = f"{classes[label - 1]}  {result.per_class[label]:.2f}"
+        # The number first: a legend leaves out labels that begin with an underscore, as a class name may.
+        name = f"{result.per_class[label]:.2f}  {_plain(classes[label - 1])}"
         ax.plot(curve.recall[counted], curve.precision[counted], color=color_of(label), label=name)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
     ax.legend(title=f"AP at IoU {result.iou_threshold:g} ({result.ap})", loc="lower left")
@@ -187,7 +189,7 @@ def plot_log(run: str | Path) -> Figure:
     left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     left.legend()
     right.plot(epochs, [line["learning_rate"] for line in lines], color=PALETTE[2])
-    right.set(xlabel="epoch", ylabel="learning rate at the end of the epoch")
+    right.set(xlabel="epoch", ylabel="learning rate")
     return figure
 
 
@@ -210,6 +212,11 @@ def draw_on_image(
         canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=color, outline=color, width=2)
         canvas.text(corner, text, fill="white" if _is_dark(color) else "black", font=font)
     return drawn
+
+
+def _plain(name: str) -> str:
+    """A class name for a figure, where matplotlib would read what stands between two dollars as a formula."""
+    return name.replace("$", r"\$")
 
 
 def _is_dark(color: str) -> bool:
