@@ -44,10 +44,13 @@ def test_equals_torchvision(case: tuple[Tensor, Tensor], max_overlap: float) -> 
     assert nms(boxes, scores, max_overlap).tolist() == torchvision.ops.nms(boxes, scores, max_overlap).tolist()
 
 
+@pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("max_overlap", [0.1, 0.3, 0.45])
-def test_equals_torchvision_on_a_crowd(max_overlap: float) -> None:
+def test_equals_torchvision_on_a_crowd(max_overlap: float, ties: bool) -> None:
     corner, size = torch.rand(2, 1000, 2).unbind()
     boxes, scores = 300 * torch.cat((corner, corner + 0.02 + 0.3 * size), dim=1), torch.rand(1000)
+    if ties:
+        scores = (5 * scores).round() / 5
     kept = nms(boxes, scores, max_overlap)
     assert torch.equal(kept, torchvision.ops.nms(boxes, scores, max_overlap))
     assert 10 < len(kept) < 900
