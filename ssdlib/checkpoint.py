@@ -81,7 +81,13 @@ def read_description(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no readable safetensors file: {error}") from error
     if "ssdlib" not in metadata:
         raise ValueError(f"{path} was not written by ssdlib: it does not say which model its weights are for")
-    description: dict[str, Any] = json.loads(metadata["ssdlib"])
+    try:
+        description: dict[str, Any] = json.loads(metadata["ssdlib"])
+        missing = {"architecture", "recipe", "classes", "mean", "std"} - description.keys()
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} has a description that is no JSON object: {error}") from error
+    if missing:
+        raise ValueError(f"{path} has a description without {', '.join(sorted(missing))}")
     return description
 
 

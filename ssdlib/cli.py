@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ import typer
 
 from ssdlib import plotting
 from ssdlib.checkpoint import export_model, load_model
-from ssdlib.data import VOCDataset, check_voc, load_image, make_toy_voc
+from ssdlib.data import DataWarning, VOCDataset, check_voc, load_image, make_toy_voc
 from ssdlib.metrics import Evaluation, evaluate
 from ssdlib.training import PRESETS, detect_dataset, has_bfloat16, train
 
@@ -40,9 +41,25 @@ def _example(*commands: str) -> str:
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """Problems with files, data and arguments are messages for the user, not stack traces; other errors are bugs."""
+    """Problems with files, data and arguments are messages for the user, not stack traces; other errors are bugs.
+
+    What a data set repaired or refused is a line on stderr, without the line of source that a warning has.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DataWarning)
+            usual = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+                if issubclass(category, DataWarning):
+                    typer.secho(
+                        f"warning: {str(message).split(';')[0]}; `ssd data check` lists them", fg="yellow", err=True
+                    )
+                else:
+                    usual(message, category, *where, **more)
+
+            warnings.showwarning = show
+            yield
     except (OSError, ValueError, FloatingPointError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from None
@@ -137,22 +154,22 @@ def evaluate_command(
         dataset = VOCDataset(data or _data_of(run), image_set, model.classes)
         detections, targets = detect_dataset(model, dataset, workers=workers)
         result = evaluate(detections, targets, model.num_classes, iou, ap.value)
-    typer.echo(_table(result, dataset))
-    if json_file is not None:
-        figures = {
-            "mAP": result.mean,
-            "AP": {model.classes[label - 1]: value for label, value in result.per_class.items()},
-            "iou_threshold": iou,
-            "ap": ap.value,
-            "image_set": image_set,
-            "images": len(dataset),
-        }
-        _write(json_file, json.dumps(figures, indent=2) + "\n")
-    if plot is not None:
-        plotting.use_book_style()
-        figure = plt.figure(figsize=(5.2, 4.0))
-        plotting.plot_precision_recall(result, model.classes, figure.add_subplot())
-        figure.savefig(plot)
+        typer.echo(_table(result, dataset))
+        if json_file is not None:
+            figures = {
+                "mAP": result.mean,
+                "AP": {model.classes[label - 1]: value for label, value in result.per_class.items()},
+                "iou_threshold": iou,
+                "ap": ap.value,
+                "image_set": image_set,
+                "images": len(dataset),
+            }
+            _write(json_file, json.dumps(figures, indent=2) + "\n")
+        if plot is not None:
+            plotting.use_book_style()
+            figure = plt.figure(figsize=(5.2, 4.0))
+            plotting.plot_precision_recall(result, model.classes, figure.add_subplot())
+            figure.savefig(plot)
 
 
 @app.command("detect", epilog=_example("ssd detect runs/toy photo.jpg --out found.png --min-score 0.4"))
@@ -198,9 +215,11 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"no device {name!r}: {error}") from None
+        device = torch.device(name)
+        torch.empty(0, device=device)  # a name can be right and the device not there
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {name!r}: {str(error).splitlines()[0]}") from None
+    return device
 
 
 def _checkpoint(run: Path) -> Path:

@@ -1,0 +1,432 @@
+"""Training: schedule, order, averaging and the promises of the loop, on a few images and a few steps."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssdlib import training
+from ssdlib.boxes import iou
+from ssdlib.checkpoint import demo_model, load_model, read_description
+from ssdlib.data import VOCDataset, sample_root
+from ssdlib.data.transforms import Augmentation
+from ssdlib.model import SSD, build_model
+from ssdlib.training import (
+    PRESETS,
+    ShuffledEpochs,
+    TrainConfig,
+    detect_dataset,
+    has_bfloat16,
+    make_optimizer,
+    rate_factor,
+    train,
+    train_step,
+)
+
+QUICK = TrainConfig(iterations=3, batch_size=2, warmup=0.0, augmentation=PRESETS["tiny"].augmentation)
+
+
+class Images:
+    """A data set in memory."""
+
+    def __init__(self, items: Sequence[tuple[Tensor, dict[str, Tensor]]], classes: Sequence[str]) -> None:
+        self.items, self.classes = list(items), tuple(classes)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.items[index]
+
+
+@pytest.fixture(scope="module")
+def sample() -> Images:
+    """Seven images of the sample, which are of different sizes."""
+    dataset = VOCDataset(sample_root(), "train")
+    return Images([dataset[i] for i in range(7)], dataset.classes)
+
+
+def four(sample: Images) -> Images:
+    return Images(sample.items[:4], sample.classes)
+
+
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of a log, without the time, which differs from run to run."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(a.state_dict()[name], value) for name, value in b.state_dict().items())
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimizer": "adam"}, "optimizer must be 'sgd' or 'adamw', got 'adam'"),
+        ({"schedule": "linear"}, "schedule must be 'cosine' or 'steps', got 'linear'"),
+        ({"iterations": 0}, "at least 1, got 0"),
+        ({"batch_size": -2}, "at least 1, got .*-2"),
+        ({"warmup": 1.0}, "warmup"),
+        ({"warmup": -0.1}, "warmup"),
+        ({"average": 1.0}, "average"),
+        ({"learning_rate": 0.0}, "learning_rate above 0"),
+        ({"learning_rate": math.nan}, "learning_rate above 0"),
+    ],
+)
+def test_wrong_configurations(wrong: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**wrong)
+
+
+def test_presets_are_valid():
+    assert "tiny" in PRESETS
+    for config in PRESETS.values():
+        assert replace(config) == config
+        assert config.architecture in training.build_model.__globals__["ARCHITECTURES"]
+
+
+def test_cosine():
+    config = TrainConfig(warmup=0.1, schedule="cosine")
+    assert [rate_factor(done, config) for done in (0.0, 0.05, 0.1)] == pytest.approx([0, 0.5, 1])
+    assert rate_factor(0.55, config) == pytest.approx(0.5)  # halfway between warm-up and end
+    assert rate_factor(1.0, config) == pytest.approx(0)
+    assert rate_factor(1.2, config) == pytest.approx(0)
+    falling = [rate_factor(0.1 + 0.009 * i, config) for i in range(101)]
+    assert falling == sorted(falling, reverse=True)
+    assert rate_factor(0.0, replace(config, warmup=0.0)) == 1
+
+
+def test_steps():
+    config = TrainConfig(warmup=0.05, schedule="steps")
+    assert rate_factor(0.025, config) == pytest.approx(0.5)
+    shares = [0.05, 79.9 / 120, 80.1 / 120, 99.9 / 120, 100.1 / 120, 1.0]
+    assert [rate_factor(done, config) for done in shares] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_rate_of_a_run(sample: Images, tmp_path: Path):
+    config = replace(QUICK, iterations=4, batch_size=4, warmup=0.5, learning_rate=1e-3)
+    train(config, four(sample), tmp_path, progress=False)
+    rates = [line["learning_rate"] for line in log_of(tmp_path)]  # after each step
+    assert rates == pytest.approx([0.5e-3, 1e-3, 0.5e-3, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_groups_of_the_optimizer(optimizer: str):
+    model = build_model("ssd_tiny", ["cat"])
+    config = TrainConfig(optimizer=optimizer, learning_rate=0.01, bias_rate=2.0, weight_decay=0.1, momentum=0.8)
+    made = make_optimizer(model, config)
+    weights, vectors = made.param_groups
+    assert (weights["lr"], weights["weight_decay"]) == (0.01, 0.1)
+    assert (vectors["lr"], vectors["weight_decay"]) == (0.02, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert sorted(names[id(p)] for group in made.param_groups for p in group["params"]) == sorted(names.values())
+    assert all(names[id(p)].endswith("weight") and p.dim() == 4 for p in weights["params"])
+    biases = {name for name in names.values() if name.endswith("bias")}
+    assert biases <= {names[id(p)] for p in vectors["params"]}
+    assert len(vectors["params"]) > len(biases)  # the scales of the normalisations too
+    assert type(made).__name__ == {"sgd": "SGD", "adamw": "AdamW"}[optimizer]
+    if optimizer == "sgd":
+        assert weights["momentum"] == 0.8
+
+
+def test_order_of_the_images():
+    sampler = ShuffledEpochs(10, seed=3)
+    first = list(sampler)
+    assert list(sampler) == first
+    assert sorted(first) == list(range(10))
+    sampler.epoch = 2
+    third = list(sampler)
+    assert sorted(third) == list(range(20, 30))  # the epoch can be told from the index
+    assert [i - 20 for i in third] != first
+    assert list(ShuffledEpochs(10, seed=4)) != first
+    assert len(sampler) == 10
+
+
+# ---- one step --------------------------------------------------------------------------------------------------
+
+
+def batch(count: int = 2) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    target = {"boxes": torch.tensor([[0.1, 0.1, 0.6, 0.6]]), "labels": torch.tensor([1])}
+    return torch.rand(count, 3, 256, 256), [{**target, "difficult": torch.tensor([False])}] * count
+
+
+def test_a_step_changes_the_weights_and_returns_the_losses():
+    model = build_model("ssd_tiny", ["cat"]).train()
+    images, targets = batch()
+    before = weights_of(model)
+    losses = train_step(model, images, targets, make_optimizer(model, QUICK), QUICK)
+    assert losses.keys() == {"localization", "confidence"}
+    assert all(isinstance(value, float) and math.isfinite(value) for value in losses.values())
+    assert all(not torch.equal(before[name], p) for name, p in model.named_parameters() if p.dim() > 1)
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight():
+    model = build_model("ssd_tiny", ["cat"]).train()
+    images, targets = batch()
+    with torch.no_grad():
+        model.class_head.convolutions[0].bias[0] = math.nan
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    losses = train_step(model, images, targets, make_optimizer(model, QUICK), QUICK)
+    assert not math.isfinite(losses["confidence"])
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("clip_norm", "moved"), [(0.5, 0.5), (None, None)])
+def test_the_gradient_is_clipped(clip_norm: float | None, moved: float | None):
+    config = replace(QUICK, optimizer="sgd", learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=clip_norm)
+    model = build_model("ssd_tiny", ["cat"]).train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    train_step(model, *batch(), make_optimizer(model, config), config)
+    length = math.sqrt(sum(float(((p.detach() - before[name]) ** 2).sum()) for name, p in model.named_parameters()))
+    assert length > 1 if moved is None else length == pytest.approx(moved, rel=1e-3)
+
+
+def test_one_image_can_be_learned_by_heart(sample: Images, tmp_path: Path):
+    one = Images(sample.items[:1], sample.classes)
+    config = TrainConfig(iterations=25, batch_size=1, learning_rate=2e-3, augmentation=None, average=0.0)
+    train(config, one, tmp_path, progress=False)
+    totals = [line["localization"] + line["confidence"] for line in log_of(tmp_path)]
+    assert len(totals) == 25
+    assert totals[-1] < 0.4 * totals[0]
+
+
+# ---- a run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(sample: Images, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SSD]:
+    """A run of 5 steps on 7 images: 3 batches of 2 make an epoch, so it ends in the second."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    config = replace(QUICK, iterations=5, seed=1)
+    return folder, train(config, sample, folder, progress=False, notes={"data": "here"})
+
+
+def test_files_of_a_run(run: tuple[Path, SSD], sample: Images):
+    folder, model = run
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "log.jsonl", "model.safetensors"]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert config["config"] == asdict(replace(QUICK, iterations=5, seed=1))
+    assert TrainConfig(**{**config["config"], "augmentation": Augmentation(**config["config"]["augmentation"])})
+    assert (config["classes"], config["images"], config["data"]) == (list(sample.classes), 7, "here")
+    assert not model.training
+    again = load_model(folder / "model.safetensors", classes=sample.classes)
+    assert same_weights(again, model)
+    description = read_description(folder / "model.safetensors")["training"]
+    assert description["config"] == config["config"]
+    assert description["seconds"] > 0
+
+
+def test_log_of_a_run(run: tuple[Path, SSD]):
+    lines = [json.loads(line) for line in (run[0] / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    keys = {"epoch", "step", "learning_rate", "localization", "confidence", "seconds"}
+    assert all(line.keys() == keys for line in lines)
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 5)]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert 0 < lines[0]["seconds"] <= lines[1]["seconds"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_the_same_seed_gives_the_same_run_also_with_a_worker(run: tuple[Path, SSD], sample: Images, tmp_path: Path):
+    folder, model = run
+    torch.manual_seed(99)  # what happened before must not matter
+    config = replace(QUICK, iterations=5, seed=1)
+    again = train(config, sample, tmp_path / "worker", workers=1, progress=False)
+    assert log_of(tmp_path / "worker") == log_of(folder)
+    assert same_weights(again, model)
+
+
+def test_another_seed_gives_another_run(run: tuple[Path, SSD], sample: Images, tmp_path: Path):
+    other = train(replace(QUICK, iterations=5, seed=2), sample, tmp_path, progress=False)
+    assert log_of(tmp_path)[0]["confidence"] != log_of(run[0])[0]["confidence"]
+    assert not same_weights(other, run[1])
+
+
+def test_an_image_is_varied_anew_in_each_epoch(sample: Images):
+    dataset = training._ForModel(sample, 64, Augmentation(colour=False), seed=0)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, again, next_epoch = dataset[2][0], dataset[2][0], dataset[2 + len(sample)][0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, next_epoch)
+    assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are left alone
+
+
+def recorded_steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """The weights after each step, as a list that grows while `train` runs."""
+    history: list[dict[str, Tensor]] = []
+
+    def recording(model: SSD, *args: Any) -> dict[str, float]:
+        losses = train_step(model, *args)
+        history.append(weights_of(model))
+        return losses
+
+    monkeypatch.setattr(training, "train_step", recording)
+    return history
+
+
+def test_weights_are_averaged(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first weights count whole; then the new ones get the share 1 - min(decay, (1 + n) / (10 + n))."""
+    history = recorded_steps(monkeypatch)
+    config = replace(QUICK, iterations=6, average=0.3)
+    averaged = train(config, four(sample), tmp_path, progress=False)
+    assert len(history) == 6
+    for name, value in averaged.state_dict().items():
+        expected = history[0][name]
+        for n, new in enumerate(history[1:], start=1):
+            decay = min(0.3, (1 + n) / (10 + n))
+            expected = decay * expected + (1 - decay) * new[name] if new[name].is_floating_point() else new[name]
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+    name = "offset_head.convolutions.0.weight"
+    assert not torch.equal(averaged.state_dict()[name], history[-1][name])
+
+
+def test_without_averaging_the_last_weights_are_kept(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    history = recorded_steps(monkeypatch)
+    last = train(replace(QUICK, average=0.0), four(sample), tmp_path, progress=False)
+    assert all(torch.equal(value, history[-1][name]) for name, value in last.state_dict().items())
+    assert not torch.equal(
+        history[-1]["offset_head.convolutions.0.weight"], history[0]["offset_head.convolutions.0.weight"]
+    )
+
+
+def test_bfloat16(sample: Images, tmp_path: Path):
+    model = train(replace(QUICK, iterations=2, bfloat16=True), four(sample), tmp_path, progress=False)
+    assert all(math.isfinite(value) for line in log_of(tmp_path) for value in line.values())
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+
+
+def test_images_without_objects_can_be_trained_on(tmp_path: Path):
+    target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    empty = (torch.zeros(3, 60, 80, dtype=torch.uint8), {**target, "difficult": torch.zeros(0, dtype=torch.bool)})
+    model = train(QUICK, Images([empty] * 2, ["cat"]), tmp_path, progress=False)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_batch_larger_than_the_data_set(sample: Images, tmp_path: Path):
+    train(replace(QUICK, iterations=2, batch_size=9), four(sample), tmp_path, progress=False)
+    assert [(line["epoch"], line["step"]) for line in log_of(tmp_path)] == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_progress_bar(sample: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str], progress: bool):
+    train(replace(QUICK, iterations=1), four(sample), tmp_path, progress=progress)
+    assert ("training" in capsys.readouterr().err) == progress
+
+
+def test_a_run_is_never_overwritten(run: tuple[Path, SSD], sample: Images):
+    folder, _ = run
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(FileExistsError, match="first already holds a run"):
+        train(QUICK, sample, folder, progress=False)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_an_empty_data_set_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no images to train on"):
+        train(QUICK, Images([], ["cat"]), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def failing_loss(after: int) -> Callable[..., dict[str, Tensor]]:
+    calls = 0
+    real = training.multibox_loss
+
+    def loss(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        nonlocal calls
+        calls += 1
+        losses = real(*args, **kwargs)
+        return {**losses, "confidence": losses["confidence"] * (math.nan if calls > after else 1.0)}
+
+    return loss
+
+
+def test_a_run_stops_when_the_loss_is_not_finite(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(training, "multibox_loss", failing_loss(after=2))
+    with pytest.raises(FloatingPointError, match=r"the confidence loss became nan in step 3 \(epoch 2\)"):
+        train(replace(QUICK, iterations=9), four(sample), tmp_path, progress=False)
+    assert [line["step"] for line in log_of(tmp_path)] == [2]
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_an_absurd_learning_rate_stops_the_run(sample: Images, tmp_path: Path):
+    config = replace(QUICK, iterations=9, optimizer="sgd", learning_rate=1e30, clip_norm=None)
+    with pytest.raises(FloatingPointError, match=r"loss became .* in step \d"):
+        train(config, four(sample), tmp_path, progress=False)
+
+
+# ---- detection on a data set -----------------------------------------------------------------------------------
+
+
+def test_detect_dataset_is_predict_image_by_image(sample: Images):
+    model = demo_model()
+    detections, targets = detect_dataset(model, sample, batch_size=3, progress=False, min_score=0.3, top_k=20)
+    assert len({image.shape for image, _ in sample.items}) > 1  # the sizes do differ
+    assert len(detections) == len(targets) == len(sample)
+    assert sum(len(found["boxes"]) for found in detections) >= 10
+    for (image, target), found, kept in zip(sample.items, detections, targets, strict=True):
+        (expected,) = model.predict([image], min_score=0.3, top_k=20)
+        assert found["labels"].tolist() == expected["labels"].tolist()
+        torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["boxes"], expected["boxes"], rtol=1e-4, atol=1e-2)
+        assert all(torch.equal(kept[key], target[key]) for key in target)  # untouched, in pixels
+        assert not found["boxes"].requires_grad
+
+
+def test_detections_are_in_pixels(sample: Images):
+    detections, targets = detect_dataset(demo_model(), sample, progress=False, min_score=0.5)
+    near: list[float] = []
+    for (image, _), found, target in zip(sample.items, detections, targets, strict=True):
+        height, width = image.shape[-2:]
+        assert (found["boxes"] <= torch.tensor([width, height, width, height]) + 1e-3).all()
+        near += iou(found["boxes"], target["boxes"]).amax(dim=1).tolist()
+    assert len(near) >= 10
+    assert sum(overlap > 0.5 for overlap in near) >= 0.8 * len(near)  # sure detections lie on objects
+
+
+def test_detect_dataset_puts_the_model_into_evaluation_mode(sample: Images):
+    model = demo_model().train()
+    before = weights_of(model)
+    detect_dataset(model, four(sample), progress=False)
+    assert not model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_detect_dataset_with_images_without_objects_and_without_images():
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    target = {**none, "difficult": torch.zeros(0, dtype=torch.bool)}
+    black = (torch.zeros(3, 90, 70, dtype=torch.uint8), target)
+    detections, targets = detect_dataset(demo_model(), Images([black] * 2, "abcdef"), progress=False, min_score=0.9)
+    assert [len(found["boxes"]) for found in detections] == [0, 0]
+    assert detections[0]["boxes"].shape == (0, 4)
+    assert [len(kept["boxes"]) for kept in targets] == [0, 0]
+    assert detect_dataset(demo_model(), Images([], "abcdef"), progress=False) == ([], [])
+
+
+def test_has_bfloat16():
+    assert isinstance(has_bfloat16(torch.device("cpu")), bool)
+    assert has_bfloat16(torch.device("meta")) is False
+
+
+def test_has_bfloat16_where_pytorch_cannot_tell(monkeypatch: pytest.MonkeyPatch):
+    for name in ("avx512_bf16", "amx_tile"):
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
+    assert has_bfloat16(torch.device("cpu")) is False
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert has_bfloat16(torch.device("cpu")) is True
