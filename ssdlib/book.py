@@ -15,9 +15,10 @@ def glue(name: str, value: object) -> None:
 
     Args:
         name: unique in the book; by custom chapter, then thing, as in "boxes_iou_shifted".
-        value: written as `str` gives it: format numbers as they should read.
+        value: written as `str` gives it: format numbers as they should read, as in "8,732" or "1.00".
 
     Source: the message format of MyST-NB's `glue`, which the book's builder collects.
     """
-    data = {f"{_PREFIX}text/plain": str(value)}
+    # The builder reads the text as a Python literal: without the quotes "8,732" would become a pair of numbers.
+    data = {f"{_PREFIX}text/plain": repr(str(value))}
     display(data, raw=True, metadata={"scrapbook": {"name": name, "mime_prefix": _PREFIX}})
