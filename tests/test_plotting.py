@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,11 +238,17 @@ def test_tensors_become_pictures():
 # ---- glue ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.25, "0.25"), ("8732", "8732"), (f"{2 / 3:.2f}", "0.67"), (7, "7")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.25, "0.25"), ("8,732", "8,732"), ("1.00", "1.00"), (7, "7"), ("'", "'")]
+)
 def test_glue_is_a_record_that_the_book_collects(value: object, text: str, monkeypatch: pytest.MonkeyPatch):
+    """MyST-NB looks for the prefix, strips it from the type, and reads the text as a Python literal."""
     shown: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     monkeypatch.setattr(book, "display", lambda *data, **options: shown.append((data, options)))
     book.glue("boxes_iou_shifted", value)
-    prefix = "application/papermill.record/"  # MyST-NB looks for it, and strips it from the type
+    prefix = "application/papermill.record/"
     record = {"name": "boxes_iou_shifted", "mime_prefix": prefix}
-    assert shown == [(({f"{prefix}text/plain": text},), {"raw": True, "metadata": {"scrapbook": record}})]
+    (((data,), options),) = shown
+    assert options == {"raw": True, "metadata": {"scrapbook": record}}
+    assert data.keys() == {f"{prefix}text/plain"}
+    assert literal_eval(data[f"{prefix}text/plain"]) == text
