@@ -35,6 +35,7 @@ def main(
     name: Annotated[str, typer.Option(help="Name of the record.")],
     data: Annotated[Path, typer.Option(help="Folder in the VOC layout, with the image sets trainval and test.")],
     bfloat16: Annotated[bool, typer.Option(help="Compute the network in bfloat16.")] = False,
+    iterations: Annotated[int | None, typer.Option(help="Steps, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw detections on three test images to this file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Keep the trained weights here, in half precision.")] = None,
@@ -45,6 +46,7 @@ def main(
         result = Path(folder) / "result.json"
         train = ["ssd", "train", "--preset", "tiny", "--data", str(data), "--out", str(run), "--seed", str(seed)]
         train += ["--bfloat16"] if bfloat16 else []
+        train += ["--iterations", str(iterations)] if iterations else []
         evaluate = ["ssd", "evaluate", str(run), "--json", str(result)]
         for command in (train, evaluate):
             subprocess.run(command, check=True)

@@ -31,7 +31,10 @@ APRuleOption = Enum("APRuleOption", {"area": "area", "11point": "11point"}, type
 
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint (.safetensors).")]
 DeviceOption = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU if there is one.')]
-WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that load images; 0 loads them in the main one.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that load images; by default 0 on a CPU, which is busy, and else 4."),
+]
 ThreadsOption = Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0 leaves the choice to PyTorch.")]
 
 
@@ -108,7 +111,7 @@ def train_command(
         bool | None,
         typer.Option(help="Compute the network in bfloat16; by default where the processor is made for it."),
     ] = None,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = None,
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -130,7 +133,7 @@ def train_command(
         dataset = VOCDataset(data, image_set)
         notes = {"data": str(data.resolve()), "image_set": image_set}
         typer.echo(f"{len(dataset)} images of {image_set!r}, classes: {', '.join(dataset.classes)}")
-        train(config, dataset, out, workers=workers, device=_device(device), notes=notes)
+        train(config, dataset, out, workers=_workers(workers, device), device=_device(device), notes=notes)
     typer.echo(f"model: {out / 'model.safetensors'}")
 
 
@@ -145,14 +148,14 @@ def evaluate_command(
     iou: Annotated[float, typer.Option(help="Overlap from which on an object counts as found.")] = 0.5,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the precision-recall curves to this file.")] = None,
-    workers: WorkersOption = 1,
+    workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Measure average precision (AP) of every class, and their mean (mAP), on an image set."""
     with _clear_errors():
         model = load_model(_checkpoint(run)).to(_device(device))
         dataset = VOCDataset(data or _data_of(run), image_set, model.classes)
-        detections, targets = detect_dataset(model, dataset, workers=workers)
+        detections, targets = detect_dataset(model, dataset, workers=_workers(workers, device))
         result = evaluate(detections, targets, model.num_classes, iou, ap.value)
         typer.echo(_table(result, dataset))
         if json_file is not None:
@@ -220,6 +223,10 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {name!r}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _workers(given: int | None, device: str) -> int:
+    return given if given is not None else 0 if _device(device).type == "cpu" else 4
 
 
 def _checkpoint(run: Path) -> Path:

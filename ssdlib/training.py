@@ -59,7 +59,7 @@ class TrainConfig:
     """
 
     architecture: str = "ssd_tiny"
-    iterations: int = 2400
+    iterations: int = 1900
     batch_size: int = 8
     optimizer: str = "adamw"
     learning_rate: float = 1e-3
