@@ -1,7 +1,7 @@
 """Train and test the small SSD through the command line, and record the run.
 
     python benchmarks/tiny.py --name tiny_toy --data data/toy
-    python benchmarks/tiny.py --name tiny_bccd --data path/to/BCCD --bfloat16 --figure book/_static/bccd_detections.jpg
+    python benchmarks/tiny.py --name tiny_bccd --preset tiny_few --data data/BCCD --figure cells.jpg
 
 writes benchmarks/results/NAME.json: commands, commit, date, hardware, versions, seconds of training, AP of each class,
 mAP, and the log of the run. The chapters on training draw it.
@@ -35,6 +35,7 @@ def main(
     name: Annotated[str, typer.Option(help="Name of the record.")],
     data: Annotated[Path, typer.Option(help="Folder in the VOC layout, with the image sets trainval and test.")],
     bfloat16: Annotated[bool, typer.Option(help="Compute the network in bfloat16.")] = False,
+    preset: Annotated[str, typer.Option(help="As of `ssd train`.")] = "tiny",
     iterations: Annotated[int | None, typer.Option(help="Steps, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw detections on three test images to this file.")] = None,
@@ -44,7 +45,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         result = Path(folder) / "result.json"
-        train = ["ssd", "train", "--preset", "tiny", "--data", str(data), "--out", str(run), "--seed", str(seed)]
+        train = ["ssd", "train", "--preset", preset, "--data", str(data), "--out", str(run), "--seed", str(seed)]
         train += ["--bfloat16"] if bfloat16 else []
         train += ["--iterations", str(iterations)] if iterations else []
         evaluate = ["ssd", "evaluate", str(run), "--json", str(result)]
