@@ -6,7 +6,6 @@ Nothing is pickled: a checkpoint of a stranger can be opened, and one of ours ou
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 import ssdlib
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.coding import decode
+from ssdlib.files import replaced
 from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
 
@@ -57,10 +57,8 @@ def save_model(model: SSD, path: str | Path, *, half: bool = False, training: di
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    save_file(tensors, aside, metadata={"ssdlib": json.dumps(description, sort_keys=True)})
-    os.replace(aside, path)
+    with replaced(path) as aside:
+        save_file(tensors, aside, metadata={"ssdlib": json.dumps(description, sort_keys=True)})
     return path
 
 
@@ -157,10 +155,8 @@ def export_model(model: SSD, path: str | Path) -> Path:
     program = torch.export.export(
         _Program(model).eval(), (torch.zeros(2, 3, size, size),), dynamic_shapes={"images": {0: batch}}
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part.pt2")
-    torch.export.save(program, aside)
-    os.replace(aside, path)
+    with replaced(path) as aside:
+        torch.export.save(program, aside)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from ssdlib.checkpoint import save_model
 from ssdlib.data.transforms import Augmentation, Target, model_input
 from ssdlib.detection import Detection, detect
+from ssdlib.files import write_text
 from ssdlib.loss import multibox_loss
 from ssdlib.model import SSD, build_model
 
@@ -198,7 +198,7 @@ def train(
         raise ValueError("no images to train on")
     out.mkdir(parents=True, exist_ok=True)
     described = {"config": asdict(config), "classes": list(dataset.classes), "images": len(dataset)}
-    _write(out / "config.json", json.dumps({**described, **(notes or {})}, indent=2) + "\n")
+    write_text(out / "config.json", json.dumps({**described, **(notes or {})}, indent=2) + "\n")
 
     torch.manual_seed(config.seed)
     model = build_model(config.architecture, dataset.classes).to(device)
@@ -300,12 +300,6 @@ def _averaging(decay: float) -> Any:
         return torch.lerp(old, new.to(old.dtype), 1 - min(decay, (1 + float(steps)) / (10 + float(steps))))
 
     return average
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text)
-    os.replace(aside, path)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 
 FLOORS: list[set[str]] = [
-    {"boxes"},
+    {"boxes", "files"},
     {"priors", "coding", "matching", "nms"},
     {"loss", "detection"},
     {"backbones"},
@@ -35,6 +35,9 @@ FLOORS: list[set[str]] = [
     {"cli"},
 ]
 """The modules of ssdlib, lowest first. A module imports only from floors below its own."""
+
+SUMMED_UP = {"cli"}
+"""Packages that the API page shows as a whole: what is in their modules is not called from Python."""
 
 TOP_ONLY = {"matplotlib", "typer", "anywidget", "ipywidgets", "IPython"}
 """Libraries that only plotting, the widgets and the command line may import."""
@@ -155,7 +158,8 @@ def test_every_chapter_is_in_the_table_of_contents_in_order() -> None:
 def test_api_page_shows_every_module() -> None:
     text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
     shown = re.findall(r"automodule:: (\S+)", text)
-    modules = [path.relative_to(ROOT).with_suffix("").parts for _, path in library_files()]
+    modules = [path.relative_to(ROOT).with_suffix("").parts for name, path in library_files() if name not in SUMMED_UP]
+    shown = [name for name in shown if name.split(".")[1] not in SUMMED_UP]
     assert sorted(shown) == sorted(".".join(parts) for parts in modules if parts[-1][0] != "_")
 
 

@@ -1,0 +1,12 @@
+"""The command line: `ssd data | train | evaluate | detect | export`; every --help shows an example that runs."""
+
+from __future__ import annotations
+
+import typer
+
+from ssdlib.cli import data, detect, evaluate, train
+
+app = typer.Typer(help="Single Shot MultiBox Detector: make data, train, evaluate, detect.", no_args_is_help=True)
+app.add_typer(data.app, name="data")
+for module in (train, evaluate, detect):
+    app.add_typer(module.app)
