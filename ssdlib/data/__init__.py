@@ -5,18 +5,23 @@ from __future__ import annotations
 from .annotations import Finding
 from .check import Report, check_voc
 from .images import load_image
+from .opening import JoinedDataset, open_dataset
+from .records import DataWarning, RecordDataset
 from .sample import sample_root
 from .toy import TOY_CLASSES, make_toy_voc
-from .voc import DataWarning, VOCDataset
+from .voc import VOCDataset
 
 __all__ = [
     "TOY_CLASSES",
     "DataWarning",
     "Finding",
+    "JoinedDataset",
+    "RecordDataset",
     "Report",
     "VOCDataset",
     "check_voc",
     "load_image",
     "make_toy_voc",
+    "open_dataset",
     "sample_root",
 ]

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from .annotations import Annotation, Finding, read_annotation, summarize
 from .images import load_image
-from .voc import Record, annotation_path, check_classes, image_set_names, read_image_set, read_record
+from .records import Record, check_classes
+from .voc import annotation_path, image_set_names, read_image_set, read_record
 
 
 @dataclass(frozen=True)

@@ -4,43 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from .annotations import Annotation, Finding, clean_box, read_annotation
+from .records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
 
-from .annotations import Annotation, Finding, Note, clean_box, read_annotation, summarize
-from .images import load_image, read_header
-
-Target = dict[str, Tensor]
-Transform = Callable[[Tensor, Target], tuple[Any, Any]]
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
-class DataWarning(UserWarning):
-    """Objects of a data set were repaired or refused."""
-
-
-class Record(NamedTuple):
-    """One image and its cleaned objects. Arrays, not tensors: they travel to worker processes by value."""
-
-    image_id: str
-    image_path: Path
-    size: tuple[int, int]  # (width, height) of the image as it is returned
-    upright: bool  # the EXIF rotation is applied
-    boxes: npt.NDArray[np.float32]  # (M, 4) pixel edges
-    labels: npt.NDArray[np.int64]  # (M,)
-    difficult: npt.NDArray[np.bool_]  # (M,)
-    findings: tuple[Finding, ...]
-
-
-class VOCDataset(Dataset[Any]):
+class VOCDataset(RecordDataset):
     """Images and their objects, read from a folder in the VOC layout.
 
     `dataset[i]` is `(image, target)`: a uint8 RGB tensor (3, H, W), and `{"boxes": (M, 4) float32 xyxy in
@@ -85,52 +58,17 @@ class VOCDataset(Dataset[Any]):
         *,
         keep_difficult: bool = True,
         one_based: bool = True,
-        unknown: Literal["error", "ignore"] = "error",
+        unknown: Unknown = "error",
         transform: Transform | None = None,
     ) -> None:
         self.root = Path(root)
         self.image_set = image_set
-        self.keep_difficult = keep_difficult
-        self.transform = transform
         ids = read_image_set(self.root, image_set)
         annotations = {i: read_annotation(annotation_path(self.root, i)) for i in dict.fromkeys(ids)}
-        self.classes = find_classes(self.root, annotations) if classes is None else check_classes(classes)
-        self._records = [read_record(self.root, i, annotations[i], self.classes, one_based, unknown) for i in ids]
-        self.findings = tuple(f for record in self._records for f in record.findings)
-        if self.findings:
-            message = f"{self.root}, set {image_set!r}: {summarize(self.findings)}; see dataset.findings"
-            warnings.warn(message, DataWarning, stacklevel=2)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        record = self._records[index]
-        image, target = load_image(record.image_path, record.upright), self.target(index)
-        return (image, target) if self.transform is None else self.transform(image, target)
-
-    @property
-    def ids(self) -> list[str]:
-        """Ids of the images, in the order of the image set."""
-        return [record.image_id for record in self._records]
-
-    def image_path(self, index: int) -> Path:
-        """File of an image."""
-        return self._records[index].image_path
-
-    def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of an image in pixels, without decoding it."""
-        return self._records[index].size
-
-    def target(self, index: int) -> Target:
-        """Target of an image in pixels, before the transform and without decoding the image."""
-        record = self._records[index]
-        keep = slice(None) if self.keep_difficult else ~record.difficult
-        return {
-            "boxes": torch.from_numpy(record.boxes[keep].copy()),
-            "labels": torch.from_numpy(record.labels[keep].copy()),
-            "difficult": torch.from_numpy(record.difficult[keep].copy()),
-        }
+        names = find_classes(self.root, annotations) if classes is None else check_classes(classes)
+        records = [read_record(self.root, i, annotations[i], names, one_based, unknown) for i in ids]
+        super().__init__(records, names, keep_difficult=keep_difficult, transform=transform)
+        self._warn_of_findings(f"{self.root}, set {image_set!r}")
 
 
 def annotation_path(root: Path, image_id: str) -> Path:
@@ -187,30 +125,20 @@ def find_classes(root: Path, known: Mapping[str, Annotation] | None = None) -> t
     return tuple(sorted(names))
 
 
-def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the class names as a tuple. Raises ValueError on duplicates or on one string in place of a list."""
-    if isinstance(classes, str):
-        raise ValueError(f"classes must be a list of names, got the string {classes!r}")
-    duplicates = sorted({name for name in classes if list(classes).count(name) > 1})
-    if duplicates:
-        raise ValueError(f"classes has duplicates: {', '.join(duplicates)}")
-    return tuple(classes)
-
-
 def read_record(
     root: Path,
     image_id: str,
     annotation: Annotation,
     classes: Sequence[str],
     one_based: bool,
-    unknown: Literal["error", "ignore"],
+    unknown: Unknown,
 ) -> Record:
     """Find the image of an annotation and clean its boxes. Raises as :class:`VOCDataset` does."""
     path = annotation_path(root, image_id)
     file = path.relative_to(root).as_posix()
     image_path = _image_path(root, image_id, annotation)
-    size, upright, findings = _oriented(file, image_path, annotation.size)
-    boxes, labels, difficult = [], [], []
+    size, upright, findings = oriented(file, image_path, annotation.size, "<size>")
+    objects = []
     for index, item in enumerate(annotation.objects):
         if item.name not in classes:
             if unknown == "error":
@@ -220,19 +148,8 @@ def read_record(
         box, notes = clean_box(item.corners, size, one_based)
         findings.extend(Finding(file, index, *note) for note in notes)
         if box is not None:
-            boxes.append(box)
-            labels.append(classes.index(item.name) + 1)
-            difficult.append(item.difficult)
-    return Record(
-        image_id,
-        image_path,
-        size,
-        upright,
-        np.array(boxes, dtype=np.float32).reshape(-1, 4),
-        np.array(labels, dtype=np.int64),
-        np.array(difficult, dtype=np.bool_),
-        tuple(findings),
-    )
+            objects.append((box, classes.index(item.name) + 1, item.difficult))
+    return make_record(image_id, image_path, size, upright, objects, findings)
 
 
 def _image_path(root: Path, image_id: str, annotation: Annotation) -> Path:
@@ -247,16 +164,3 @@ def _image_path(root: Path, image_id: str, annotation: Annotation) -> Path:
             return path
     tried = f"{image_id}.jpg, .jpeg or .png" + (f", nor {name}" if name else "")
     raise FileNotFoundError(f"{annotation_path(root, image_id)}: no image in {folder}: neither {tried}")
-
-
-def _oriented(
-    file: str, image_path: Path, declared: tuple[int, int] | None
-) -> tuple[tuple[int, int], bool, list[Finding]]:
-    """Decide by <size> whether the image is turned upright; return its size then, the decision, and findings."""
-    header = read_header(image_path)
-    upright = header.rotated and not (declared == header.stored != header.upright)
-    size = header.upright if upright else header.stored
-    if declared is None or declared == size:
-        return size, upright, []
-    detail = f"<size> is {declared[0]} x {declared[1]}, {image_path.name} is {size[0]} x {size[1]}"
-    return size, upright, [Finding(file, None, *Note("wrong size", "repaired", detail))]

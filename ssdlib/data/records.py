@@ -1,0 +1,150 @@
+"""What the data sets of all layouts share: records of images with cleaned objects, and access to them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .annotations import Finding, Note, summarize
+from .images import load_image, read_header
+
+Target = dict[str, Tensor]
+Transform = Callable[[Tensor, Target], tuple[Any, Any]]
+Unknown = Literal["error", "ignore"]
+
+
+class DataWarning(UserWarning):
+    """Objects of a data set were repaired or refused."""
+
+
+class Record(NamedTuple):
+    """One image and its cleaned objects. Arrays, not tensors: they travel to worker processes by value."""
+
+    image_id: str
+    image_path: Path
+    size: tuple[int, int]  # (width, height) of the image as it is returned
+    upright: bool  # the EXIF rotation is applied
+    boxes: npt.NDArray[np.float32]  # (M, 4) pixel edges
+    labels: npt.NDArray[np.int64]  # (M,)
+    difficult: npt.NDArray[np.bool_]  # (M,)
+    findings: tuple[Finding, ...]
+
+
+class RecordDataset(Dataset[Any]):
+    """Images and their objects; the data sets of the single layouts are made from files by its subclasses.
+
+    `dataset[i]` is `(image, target)`: a uint8 RGB tensor (3, H, W), and `{"boxes": (M, 4) float32 xyxy in
+    pixels, "labels": (M,) int64, "difficult": (M,) bool}`; M = 0 is legal. Images are decoded when asked for.
+
+    Args:
+        records: the images, in order.
+        classes: names of the object classes; the label is the index + 1.
+        keep_difficult: keep objects marked difficult.
+        transform: called as `transform(image, target)`, returns what `dataset[i]` returns.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        classes: tuple[str, ...],
+        *,
+        keep_difficult: bool = True,
+        transform: Transform | None = None,
+    ) -> None:
+        self._records = list(records)
+        self.classes = classes
+        self.keep_difficult = keep_difficult
+        self.transform = transform
+        self.findings = tuple(finding for record in self._records for finding in record.findings)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        record = self._records[index]
+        image, target = load_image(record.image_path, record.upright), self.target(index)
+        return (image, target) if self.transform is None else self.transform(image, target)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the images, in order."""
+        return [record.image_id for record in self._records]
+
+    def image_path(self, index: int) -> Path:
+        """File of an image."""
+        return self._records[index].image_path
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of an image in pixels, without decoding it."""
+        return self._records[index].size
+
+    def target(self, index: int) -> Target:
+        """Target of an image in pixels, before the transform and without decoding the image."""
+        record = self._records[index]
+        keep = slice(None) if self.keep_difficult else ~record.difficult
+        return {
+            "boxes": torch.from_numpy(record.boxes[keep].copy()),
+            "labels": torch.from_numpy(record.labels[keep].copy()),
+            "difficult": torch.from_numpy(record.difficult[keep].copy()),
+        }
+
+    def _warn_of_findings(self, name: str) -> None:
+        """One warning for all findings, at the line that made the data set."""
+        if self.findings:
+            warnings.warn(f"{name}: {summarize(self.findings)}; see dataset.findings", DataWarning, stacklevel=3)
+
+
+def make_record(
+    image_id: str,
+    image_path: Path,
+    size: tuple[int, int],
+    upright: bool,
+    objects: Sequence[tuple[tuple[float, float, float, float], int, bool]],
+    findings: Sequence[Finding],
+) -> Record:
+    """Record of an image with objects (box in pixel edges, label, difficult)."""
+    boxes, labels, difficult = zip(*objects, strict=True) if objects else ((), (), ())
+    return Record(
+        image_id,
+        image_path,
+        size,
+        upright,
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(labels, dtype=np.int64),
+        np.array(difficult, dtype=np.bool_),
+        tuple(findings),
+    )
+
+
+def oriented(
+    file: str, image_path: Path, declared: tuple[int, int] | None, source: str
+) -> tuple[tuple[int, int], bool, list[Finding]]:
+    """Decide by the declared size whether an image is turned upright; return its size then, the decision, and findings.
+
+    `source` says in a finding where the size was declared, such as `<size>`.
+    """
+    header = read_header(image_path)
+    upright = header.rotated and not (declared == header.stored != header.upright)
+    size = header.upright if upright else header.stored
+    if declared is None or declared == size:
+        return size, upright, []
+    detail = f"{source} is {declared[0]} x {declared[1]}, {image_path.name} is {size[0]} x {size[1]}"
+    return size, upright, [Finding(file, None, *Note("wrong size", "repaired", detail))]
+
+
+def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the class names as a tuple. Raises ValueError on duplicates or on one string in place of a list."""
+    if isinstance(classes, str):
+        raise ValueError(f"classes must be a list of names, got the string {classes!r}")
+    duplicates = sorted({name for name in classes if list(classes).count(name) > 1})
+    if duplicates:
+        raise ValueError(f"classes has duplicates: {', '.join(duplicates)}")
+    return tuple(classes)
