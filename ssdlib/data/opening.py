@@ -59,7 +59,7 @@ def open_dataset(
         if any(only):
             raise ValueError(
                 f"{folders[0]} and {folder} have different classes: only the first has {only[0]}, "
-                f"only the second {only[1]}"
+                f"only the second has {only[1]}"
             )
         if part.classes != first.classes:  # the same in another order
             parts[number] = _open(Path(folder), image_set, first.classes)
