@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import mobilenet_v3_large
+from torchvision.ops import Conv2dNormActivation
 
 # Output channels of VGG-16's convolutions ("D" of the paper's table 1); "M" is a 2 x 2 max-pooling.
 _VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
@@ -229,3 +232,98 @@ class Tiny(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps
+
+
+# Its running averages change slowly, as is usual for mobile networks; the epsilon is part of what weights are for.
+_lite_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.03)
+
+
+def lite_conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
+    """One layer of SSDLite: convolution, batch normalisation, ReLU6 (at most 6).
+
+    With a kernel of more than one cell, each channel is filtered on its own ("depthwise"): a ninth of the parameters
+    of a 3 x 3 convolution for every channel that it does not mix. A 1 x 1 convolution before or after mixes them.
+
+    Args:
+        inputs, outputs: channels; they must be the same for a kernel of more than one cell.
+        kernel: side in cells.
+        stride: 2 halves the map, rounding up.
+
+    Source: Sandler et al., MobileNetV2 (2018), section 6.2.
+    """
+    groups = inputs if kernel > 1 else 1
+    return Conv2dNormActivation(
+        inputs, outputs, kernel, stride, groups=groups, norm_layer=_lite_norm, activation_layer=nn.ReLU6
+    )
+
+
+def lite_init(module: nn.Module) -> None:
+    """Start every convolution from a normal distribution of width 0.03 and without bias, as torchvision's SSDLite."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=0.03)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class MobileNetV3(nn.Module):
+    """MobileNetV3-Large, by torchvision, and four auxiliary blocks: six maps for SSDLite on images of 320 pixels.
+
+    The first map is taken inside the block that goes from 20 x 20 to 10 x 10 cells, after its expansion.
+
+    Args:
+        reduced_tail: the last blocks have half their channels, as for detection the many classes of ImageNet do not
+            matter. Weights of the classifier fit only the full tail.
+
+    Source: Howard et al., Searching for MobileNetV3 (2019), section 6.3; the layers of torchvision's SSDLite.
+    """
+
+    _C4 = 13  # the block of `features` in which the map shrinks to 10 x 10
+
+    def __init__(self, *, reduced_tail: bool = True) -> None:
+        super().__init__()
+        self.features = mobilenet_v3_large(weights=None, norm_layer=_lite_norm, reduced_tail=reduced_tail).features
+        last = 480 if reduced_tail else 960
+        sizes = ((last, 512), (512, 256), (256, 256), (256, 128))
+        self.auxiliary = nn.ModuleList(
+            nn.Sequential(
+                lite_conv(inputs, outputs // 2, 1),
+                lite_conv(outputs // 2, outputs // 2, 3, stride=2),
+                lite_conv(outputs // 2, outputs, 1),
+            )
+            for inputs, outputs in sizes
+        )
+        self.out_channels = (672, last, *(outputs for _, outputs in sizes))
+        lite_init(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, 320, 320), normalised -> six maps; their sides are 20, 10, 5, 3, 2, 1."""
+        for layer in self.features[: self._C4]:
+            x = layer(x)  # (N, 16, 160, 160), ..., (N, 112, 20, 20)
+        expand, *shrink = self.features[self._C4].block
+        x = expand(x)  # (N, 672, 20, 20)
+        maps = [x]
+        for layer in (*shrink, *self.features[self._C4 + 1 :]):
+            x = layer(x)  # (N, 80, 10, 10), ..., (N, 480, 10, 10)
+        maps.append(x)
+        for block in self.auxiliary:
+            x = block(x)  # (N, 512, 5, 5), (N, 256, 3, 3), (N, 256, 2, 2), (N, 128, 1, 1)
+            maps.append(x)
+        return maps
+
+    def load_classifier(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of torchvision's `mobilenet_v3_large`.
+
+        Args:
+            weights: the classifier's state dict ("features.0.0.weight", ...); its fully connected layers are left out.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape; those of ImageNet need the full tail.
+        """
+        features = {name.removeprefix("features."): w for name, w in weights.items() if name.startswith("features.")}
+        try:
+            self.features.load_state_dict(features)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the weights are not those of this MobileNetV3 (is its tail reduced?): {error}"
+            ) from error

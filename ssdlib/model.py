@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from ssdlib.backbones import VGG16, Tiny
+from ssdlib.backbones import VGG16, MobileNetV3, Tiny, lite_conv, lite_init
 from ssdlib.detection import Detection, detect
-from ssdlib.priors import SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorRecipe, Ratio, make_priors
+from ssdlib.from_torchvision import convert, download
+from ssdlib.priors import SSD300_VOC, SSD512_VOC, SSDLITE320, PriorRecipe, Ratio, make_priors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -35,13 +36,16 @@ class PredictionConvolutions(nn.Module):
         super().__init__()
         self.outputs = outputs
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(inputs, k * outputs, 3, padding=1) for inputs, k in zip(channels, priors_per_cell, strict=True)
+            self.convolution(inputs, k * outputs) for inputs, k in zip(channels, priors_per_cell, strict=True)
         )
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.xavier_uniform_(parameter)
+
+    @staticmethod
+    def convolution(inputs: int, outputs: int) -> nn.Module:
+        """The layer of one map: (N, inputs, H, W) -> (N, outputs, H, W)."""
+        layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        return layer
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Feature maps (N, C_k, H_k, W_k) -> (N, P, outputs), in the order of `make_priors`."""
@@ -54,6 +58,20 @@ class PredictionConvolutions(nn.Module):
         return torch.cat(stacked, dim=1)  # (N, P, outputs)
 
 
+class LitePredictions(PredictionConvolutions):
+    """The heads of SSDLite: in place of the 3 x 3 convolution, one for each channel and a 1 x 1 that mixes them.
+
+    Source: Sandler et al., MobileNetV2 (2018), section 6.2.
+    """
+
+    @staticmethod
+    def convolution(inputs: int, outputs: int) -> nn.Module:
+        """The two layers of one map: (N, inputs, H, W) -> (N, outputs, H, W)."""
+        layers = nn.Sequential(lite_conv(inputs, inputs, 3), nn.Conv2d(inputs, outputs, 1))
+        lite_init(layers)
+        return layers
+
+
 class SSD(nn.Module):
     """Single Shot MultiBox Detector: one pass of the network gives offsets and class scores for every prior.
 
@@ -63,6 +81,7 @@ class SSD(nn.Module):
         num_classes: C, background included.
         classes: names of the objects (labels 1..C-1); by default "1", "2", ...
         mean, std: per channel, the normalisation of images whose values are 0..1.
+        head: makes each of the two heads from the maps' channels, the priors per cell, and the numbers per prior.
         architecture: the name in `ARCHITECTURES` that rebuilds this network; a checkpoint needs it.
 
     Raises:
@@ -84,6 +103,7 @@ class SSD(nn.Module):
         classes: Sequence[str] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        head: Callable[[Sequence[int], Sequence[int], int], nn.Module] = PredictionConvolutions,
         architecture: str | None = None,
     ) -> None:
         super().__init__()
@@ -97,8 +117,8 @@ class SSD(nn.Module):
         channels: Sequence[int] = backbone.out_channels  # type: ignore[assignment]
         if len(channels) != len(recipe.map_sizes):
             raise ValueError(f"backbone with {len(channels)} feature maps, recipe with {len(recipe.map_sizes)}")
-        self.offset_head = PredictionConvolutions(channels, recipe.priors_per_cell, 4)
-        self.class_head = PredictionConvolutions(channels, recipe.priors_per_cell, num_classes)
+        self.offset_head = head(channels, recipe.priors_per_cell, 4)
+        self.class_head = head(channels, recipe.priors_per_cell, num_classes)
         # Not in the state dict: they follow from the recipe, which the checkpoint keeps.
         self.register_buffer("priors", make_priors(recipe), persistent=False)
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(3, 1, 1), persistent=False)
@@ -154,49 +174,39 @@ class SSD(nn.Module):
         return results
 
     @classmethod
-    def from_torchvision(cls, theirs: nn.Module, classes: Sequence[str] | None = None) -> SSD:
-        """Take over the weights of a `torchvision.models.detection.ssd300_vgg16`.
+    def from_torchvision(cls, theirs: nn.Module | str, classes: Sequence[str] | None = None) -> SSD:
+        """Take over the weights of torchvision's `ssd300_vgg16` or `ssdlite320_mobilenet_v3_large`.
 
-        A detector trained on COCO, for a reader who is online:
+        A detector of the 80 classes of COCO, in one line, for a reader who is online:
 
-            weights = torchvision.models.detection.SSD300_VGG16_Weights.DEFAULT
-            theirs = torchvision.models.detection.ssd300_vgg16(weights=weights)
-            model = SSD.from_torchvision(theirs, classes=weights.meta["categories"][1:])
+            model = SSD.from_torchvision("ssd300_vgg16")
+
+        `predict` and `detect` take SSD300's thresholds by default. SSDLite's are min_score=0.001, max_overlap=0.55,
+        top_k=300, max_candidates=300.
 
         Args:
-            theirs: torchvision's model. Its predictions are equal to ours on the same 300 x 300 pixels (tested).
+            theirs: torchvision's model, or its name: then with the weights that torchvision has for it, and the names
+                of their classes. The file is downloaded once.
             classes: names of the objects; by default "1", "2", ...
 
         Returns:
-            SSD300 with the priors SSD300_COCO, in evaluation mode.
+            The same network in evaluation mode. Its predictions equal torchvision's on the same pixels (tested).
 
         Raises:
-            ValueError: if the model's tensors are not those of SSD300 on VGG-16.
+            OSError: if the weights cannot be downloaded.
+            ValueError: if this is none of the two models, or has other priors.
         """
-        state = theirs.state_dict()
-        outputs = state.get("head.classification_head.module_list.0.bias")
-        if outputs is None:
-            raise ValueError(f"{type(theirs).__name__} is not torchvision's SSD300 on VGG-16")
-        model = ssd300_vgg16(
-            len(outputs) // SSD300_COCO.priors_per_cell[0],
-            recipe=SSD300_COCO,
-            classes=classes,
-            mean=(0.48235, 0.45882, 0.40784),
-            std=(1 / 255, 1 / 255, 1 / 255),  # torchvision subtracts the mean from 0..1 and multiplies by 255
+        if isinstance(theirs, str):
+            theirs, names = download(theirs)
+            classes = names if classes is None else classes
+        found = convert(theirs)
+        model = ARCHITECTURES[found.architecture](
+            found.num_classes, recipe=found.recipe, classes=classes, mean=found.mean, std=found.std
         )
-        # Both list their layers from the image to the heads, so the order of the tensors is the same but for two:
-        # the scale of conv4_3 comes first there, and the class head before the head of the offsets.
-        order = ["backbone.scale_weight", "backbone.features", "backbone.extra", "head.regression", "head.class"]
-        names = [name for part in order for name in state if name.startswith(part)]
-        scale, *rest = names
-        ours = [name for name in model.state_dict() if name != "backbone.l2_norm.scale"]
-        if len(rest) != len(ours):
-            raise ValueError(f"{type(theirs).__name__} has {len(rest)} tensors, SSD300 on VGG-16 has {len(ours)}")
-        converted = {"backbone.l2_norm.scale": state[scale], **dict(zip(ours, (state[n] for n in rest), strict=True))}
         try:
-            model.load_state_dict(converted)
-        except RuntimeError as error:
-            raise ValueError(f"{type(theirs).__name__} is not torchvision's SSD300 on VGG-16: {error}") from error
+            model.load_state_dict(dict(zip(model.state_dict(), found.tensors, strict=True)))
+        except (RuntimeError, ValueError) as error:  # another shape or number of tensors
+            raise ValueError(f"{type(theirs).__name__} does not fit {found.architecture}: {error}") from error
         return model.eval()
 
 
@@ -268,11 +278,44 @@ def ssd_tiny(num_classes: int, **options: Any) -> SSD:
     return SSD(Tiny(), num_classes=num_classes, architecture="ssd_tiny", **{"recipe": TINY, **options})
 
 
+def ssdlite320_mobilenet_v3(
+    num_classes: int,
+    *,
+    classifier_weights: Mapping[str, Tensor] | None = None,
+    reduced_tail: bool = True,
+    **options: Any,
+) -> SSD:
+    """SSDLite on MobileNetV3-Large, for laptops and phones: 3234 priors, a tenth of SSD300's parameters.
+
+    Args:
+        num_classes: C, background included.
+        classifier_weights: state dict of torchvision's `mobilenet_v3_large`, trained on ImageNet, to start from:
+            `torchvision.models.mobilenet_v3_large(weights="DEFAULT").state_dict()`. They need the full tail.
+        reduced_tail: half the channels in the last blocks, for training from scratch, or with torchvision's weights
+            for COCO.
+        options: recipe (by default SSDLITE320), classes, mean and std of `SSD`. By default, images are normalised as
+            ImageNet's with the full tail, and to -1..1 with the reduced one, as torchvision's SSDLite.
+
+    Source: Howard et al., MobileNetV3 (2019); Sandler et al., MobileNetV2 (2018), section 6.2, for the heads.
+    """
+    backbone = MobileNetV3(reduced_tail=reduced_tail)
+    if classifier_weights is not None:
+        backbone.load_classifier(classifier_weights)
+    name = "ssdlite320_mobilenet_v3" + ("" if reduced_tail else "_full")
+    defaults: dict[str, Any] = {"recipe": SSDLITE320}
+    if reduced_tail:
+        defaults |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    options = {**defaults, **options}
+    return SSD(backbone, num_classes=num_classes, head=LitePredictions, architecture=name, **options)
+
+
 ARCHITECTURES: dict[str, Callable[..., SSD]] = {
     "ssd300_vgg16": ssd300_vgg16,
     "ssd300_vgg16_bn": partial(ssd300_vgg16, batch_norm=True),
     "ssd512_vgg16": ssd512_vgg16,
     "ssd512_vgg16_bn": partial(ssd512_vgg16, batch_norm=True),
+    "ssdlite320_mobilenet_v3": ssdlite320_mobilenet_v3,
+    "ssdlite320_mobilenet_v3_full": partial(ssdlite320_mobilenet_v3, reduced_tail=False),
     "ssd_tiny": ssd_tiny,
 }
 

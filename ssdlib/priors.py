@@ -201,3 +201,12 @@ SSD512_VOC = PriorRecipe(
     scales=(0.07, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.05),
     ratios=(_FOUR, _SIX, _SIX, _SIX, _SIX, _FOUR, _FOUR),
 )
+
+SSDLITE320 = PriorRecipe(
+    name="ssdlite320",  # torchvision's ssdlite320_mobilenet_v3_large: 3234 priors, none for very small objects
+    image_size=320,
+    map_sizes=(20, 10, 5, 3, 2, 1),
+    scales=(0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
+    ratios=(_SIX_EXTRA_SECOND,) * 6,
+    clip_sizes=True,
+)

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torchvision.models import vgg
+from torchvision.models import mobilenet_v3_large, vgg
 
-from ssdlib.backbones import VGG16, L2Norm, Tiny, decimate, fc_to_conv
+from ssdlib.backbones import VGG16, L2Norm, MobileNetV3, Tiny, decimate, fc_to_conv, lite_conv
 
 
 def slow_l2_norm(x: Tensor, scale: Tensor) -> Tensor:
@@ -87,6 +87,30 @@ def test_maps_of_tiny() -> None:
         (1, c, side, side) for c, side in zip(backbone.out_channels, sides, strict=True)
     ]
     assert all(x.isfinite().all() for x in maps)
+
+
+@pytest.mark.parametrize(("reduced", "last"), [(True, 480), (False, 960)])
+def test_maps_of_mobilenet(reduced: bool, last: int) -> None:
+    with torch.device("meta"):
+        backbone = MobileNetV3(reduced_tail=reduced)
+        maps = backbone(torch.empty(2, 3, 320, 320))
+    assert backbone.out_channels == (672, last, 512, 256, 256, 128)
+    sides = (20, 10, 5, 3, 2, 1)
+    assert [tuple(x.shape) for x in maps] == [
+        (2, c, side, side) for c, side in zip(backbone.out_channels, sides, strict=True)
+    ]
+
+
+def test_lite_convolutions_filter_each_channel_on_its_own() -> None:
+    layer = lite_conv(3, 3, 3, stride=2).eval()
+    x = torch.randn(1, 3, 9, 9)
+    changed = x.clone()
+    changed[:, 1] += 1
+    same = (layer(x) == layer(changed)).flatten(2).all(dim=2)
+    assert same.tolist() == [[True, False, True]]
+    assert layer(x).shape == (1, 3, 5, 5)
+    assert layer(1e6 * x).max() == 6
+    assert sum(p.numel() for p in lite_conv(8, 4, 1)[0].parameters()) == 32  # a 1 x 1 convolution mixes all channels
 
 
 def test_fully_connected_layers_as_convolutions_of_vgg16() -> None:
@@ -248,3 +272,40 @@ def test_weights_that_do_not_fit_are_refused(classifier: Classifier) -> None:
         backbone.load_classifier({**weights, "classifier.3.weight": torch.zeros(100, 100)})
     with pytest.raises(ValueError, match="expected 26 convolutions and normalisations, the classifier has 13"):
         VGG16(300, batch_norm=True).load_classifier(weights)
+
+
+@pytest.fixture(scope="module")
+def mobilenet() -> nn.Module:
+    torch.manual_seed(3)
+    model = mobilenet_v3_large(weights=None)
+    for module in model.features.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 2)
+            for tensor in (module.bias, module.running_mean):
+                nn.init.normal_(tensor, std=0.1)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_features_equal_those_of_the_mobilenet_classifier(mobilenet: nn.Module) -> None:
+    backbone = MobileNetV3(reduced_tail=False).eval()
+    backbone.load_classifier(dict(sorted(mobilenet.state_dict().items())))  # as a safetensors file sorts them
+    x = torch.rand(1, 3, 320, 320)
+    maps = backbone(x)
+    expected = mobilenet.features[:13](x)
+    torch.testing.assert_close(maps[0], mobilenet.features[13].block[0](expected))
+    expected = mobilenet.features[13:](expected)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(maps[1], expected)
+
+
+def test_mobilenet_weights_that_do_not_fit_are_refused(mobilenet: nn.Module) -> None:
+    weights = mobilenet.state_dict()
+    with pytest.raises(ValueError, match="is its tail reduced"):
+        MobileNetV3(reduced_tail=True).load_classifier(weights)
+    del weights["features.4.block.0.0.weight"]
+    with pytest.raises(ValueError, match=r"4\.block\.0\.0\.weight"):
+        MobileNetV3(reduced_tail=False).load_classifier(weights)
+    with pytest.raises(ValueError, match="not those of this MobileNetV3"):
+        MobileNetV3(reduced_tail=False).load_classifier({})

@@ -22,7 +22,7 @@ from ssdlib.coding import decode
 from ssdlib.data import TOY_CLASSES, VOCDataset, sample_root
 from ssdlib.metrics import evaluate
 from ssdlib.model import SSD, TINY, build_model
-from ssdlib.priors import SSD300_VOC
+from ssdlib.priors import SSD300_VOC, SSDLITE320
 from ssdlib.training import detect_dataset
 
 CLASSES = ("cat", "dog & <b>$x$</b>", "été")
@@ -58,6 +58,17 @@ def test_round_trip_is_exact(model: SSD, path: Path):
     images = torch.rand(2, 3, 256, 256)
     for got, wanted in zip(again(images), model.eval()(images), strict=True):
         assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("architecture", ["ssdlite320_mobilenet_v3", "ssdlite320_mobilenet_v3_full"])
+def test_round_trip_of_ssdlite(tmp_path: Path, architecture: str):
+    model = build_model(architecture, CLASSES).eval()
+    again = load_model(save_model(model, tmp_path / "m.safetensors"), recipe=SSDLITE320)
+    assert again.architecture == architecture
+    state, expected = again.state_dict(), model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert torch.equal(again.mean, model.mean)
 
 
 def test_everything_beside_the_weights_comes_back(tmp_path: Path):
@@ -217,13 +228,15 @@ def test_the_demo_model_detects():
     assert evaluate(detections, targets, model.num_classes).mean > 0.8
 
 
-def test_an_exported_program_computes_the_same(tmp_path: Path):
-    model = demo_model()
+@pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3"])
+def test_an_exported_program_computes_the_same(tmp_path: Path, architecture: str):
+    model = demo_model() if architecture == "ssd_tiny" else build_model(architecture, CLASSES).eval()
+    side = model.recipe.image_size
     path = export_model(model, tmp_path / "new" / "toy.pt2")
     assert [p.name for p in path.parent.iterdir()] == ["toy.pt2"]
     program = torch.export.load(path).module()
     for count in (1, 3):
-        images = torch.rand(count, 3, 256, 256)
+        images = torch.rand(count, 3, side, side)
         with torch.no_grad():
             boxes, scores = program(images)
             offsets, logits = model(images)

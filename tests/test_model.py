@@ -21,6 +21,7 @@ from ssdlib.model import (
     IMAGENET_STD,
     SSD,
     TINY,
+    LitePredictions,
     PredictionConvolutions,
     build_model,
     prepare,
@@ -101,10 +102,13 @@ def test_planted_prediction_is_detected_in_its_cell(recipe: PriorRecipe) -> None
             assert found["boxes"][0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("heads", [PredictionConvolutions, LitePredictions])
 @given(recipe=recipes(), outputs=st.integers(1, 5), images=st.integers(1, 3))
-def test_stacking_equals_the_slow_loop(recipe: PriorRecipe, outputs: int, images: int) -> None:
+def test_stacking_equals_the_slow_loop(
+    heads: type[PredictionConvolutions], recipe: PriorRecipe, outputs: int, images: int
+) -> None:
     channels = [2, 3, 1][: len(recipe.map_sizes)]
-    head = PredictionConvolutions(channels, recipe.priors_per_cell, outputs)
+    head = heads(channels, recipe.priors_per_cell, outputs).eval()
     maps = [torch.randn(images, c, side, side) for c, side in zip(channels, recipe.map_sizes, strict=True)]
     with torch.no_grad():
         stacked = head(maps)
@@ -333,7 +337,9 @@ def test_models_by_name() -> None:
             assert model.architecture == name
             assert model.num_classes == 3
             assert model.classes == ("cat", "dog")
-            assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == (name[-3:] == "_bn" or "tiny" in name)
+            assert any(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == (
+                name[-3:] == "_bn" or "tiny" in name or "lite" in name
+            )
         assert build_model("ssd300_vgg16", ["cat"], recipe=SSD300_CAFFE).recipe == SSD300_CAFFE
     with pytest.raises(ValueError, match="no architecture 'ssd999'; there are ssd300_vgg16, "):
         build_model("ssd999", ["cat"])

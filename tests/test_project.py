@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"boxes", "files"},
     {"priors", "coding", "matching", "nms"},
     {"loss", "detection"},
-    {"backbones"},
+    {"backbones", "from_torchvision"},
     {"model"},
     {"checkpoint"},
     {"data", "metrics"},
