@@ -22,7 +22,7 @@ from voc_folder import object_xml, write_annotation, write_voc
 from ssdlib.cli import app
 from ssdlib.data import TOY_CLASSES, VOCDataset, make_toy_voc
 
-COMMANDS = ["data toy", "data check", "train", "evaluate", "detect", "export"]
+COMMANDS = ["data toy", "data voc", "data check", "train", "evaluate", "detect", "export"]
 CAT = object_xml("cat", 1, 1, 40, 30)
 NO_AREA = object_xml("cat", 5, 5, 5, 9)
 
@@ -167,7 +167,7 @@ def test_missing_folders_and_sets(toy: Path, tmp_path: Path):
 
 def test_wrong_figures_and_devices(toy: Path, run: Path, tmp_path: Path):
     train = ("train", "--data", toy, "--out", tmp_path / "run")
-    assert "learning_rate above 0" in refused(*train, "--learning-rate", -1)
+    assert "learning_rate must be above 0" in refused(*train, "--learning-rate", -1)
     assert "no device 'abacus'" in refused(*train, "--device", "abacus")
     assert "no device 'cuda:99'" in refused("evaluate", run, "--device", "cuda:99")
     assert refused(*train, "--iterations", 0)
@@ -203,7 +203,7 @@ def test_files_that_cannot_be_read_or_written(run: Path, toy: Path, tmp_path: Pa
     assert "text.jpg" in refused("detect", run, text, "--device", "cpu")
     assert "nowhere.jpg" in refused("detect", run, tmp_path / "nowhere.jpg", "--device", "cpu")
     evaluate = ("evaluate", run, "--workers", 0, "--device", "cpu")
-    assert "No such file" in refused(*evaluate, "--json", tmp_path / "no" / "folder.json")
+    assert "text.jpg" in refused(*evaluate, "--json", text / "below_a_file.json")
     assert "not supported" in refused(*evaluate, "--plot", tmp_path / "curves.nonsense")
 
 

@@ -1,7 +1,8 @@
-"""`ssd data`: make and check data sets."""
+"""`ssd data`: make, download and check data sets."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,11 @@ import typer
 
 from ssdlib.cli.common import clear_errors, example
 from ssdlib.data import check_voc, make_toy_voc
+from ssdlib.data.download import VOC_ARCHIVES, download_voc
 
-app = typer.Typer(help="Make and check data sets in the VOC layout.", no_args_is_help=True)
+app = typer.Typer(help="Make, download and check data sets.", no_args_is_help=True)
+
+Part = Enum("Part", {name: name for name in VOC_ARCHIVES}, type=str)  # type: ignore[misc]
 
 
 @app.command(epilog=example("ssd data toy data/toy", "ssd data toy data/other --train 500 --seed 1"))
@@ -25,6 +29,24 @@ def toy(
     with clear_errors():
         made = make_toy_voc(root, train=train, val=val, test=test, seed=seed)
     typer.echo(f"{train} training, {val} validation and {test} test images in {made}")
+
+
+@app.command(epilog=example("ssd data voc --root data", "ssd data voc --root data --part 2007-test"))
+def voc(
+    root: Annotated[Path, typer.Option(help="Folder for the folders VOC2007 and VOC2012.")],
+    part: Annotated[list[Part] | None, typer.Option(help="Only this part; can be given more than once.")] = None,
+    url: Annotated[str | None, typer.Option(help="Folder of a mirror that has the archives.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the archives in ROOT/downloads when unpacked.")] = False,
+) -> None:
+    """Download PASCAL VOC 2007 (trainval and test) and 2012 (trainval), 2.9 GB, and unpack them.
+
+    What is there is skipped, and a download that was cut off goes on where it stopped: after any trouble, run it again.
+    """
+    with clear_errors():
+        chosen = VOC_ARCHIVES if part is None else [item.value for item in part]
+        folders = download_voc(root, [VOC_ARCHIVES[name] for name in chosen], mirror=url, keep=keep)
+    for folder in folders:
+        typer.echo(f"complete: {folder}")
 
 
 @app.command(epilog=example("ssd data check data/toy"))

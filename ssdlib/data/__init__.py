@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .annotations import Finding
 from .check import Report, check_voc
+from .download import download_voc
 from .images import load_image
 from .opening import JoinedDataset, open_dataset
 from .records import DataWarning, RecordDataset
@@ -20,6 +21,7 @@ __all__ = [
     "Report",
     "VOCDataset",
     "check_voc",
+    "download_voc",
     "load_image",
     "make_toy_voc",
     "open_dataset",
