@@ -1,0 +1,72 @@
+"""The Sphinx extension of the widgets: one script and one style sheet for the pages that hold a widget.
+
+A page opened as a file cannot import modules, so all of them are wrapped into one classic script, which needs nothing
+from anywhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+from ssdlib.widgets.base import SHARED, STATIC, read_static, style_sheet
+
+SCRIPT, STYLE = "ssd-widgets.js", "ssd-widgets.css"
+EXPORT = re.compile(r"^export default \{ render \};\n?", re.MULTILINE)
+
+
+def module_names() -> list[str]:
+    """Names of the modules of all widgets: the files of `static` that are neither shared nor the loader."""
+    return sorted(path.stem for path in STATIC.glob("*.mjs") if path.stem not in (*SHARED, "loader"))
+
+
+def bundle() -> str:
+    """All modules and the loader as one classic script.
+
+    Raises:
+        ValueError: if a module imports something, or does not end in its one `export default { render };`.
+    """
+    wrapped = []
+    for name in module_names():
+        source = read_static(f"{name}.mjs")
+        if len(EXPORT.findall(source)) != 1 or re.search(r"^\s*import\b", source, re.MULTILINE):
+            raise ValueError(f"{name}.mjs must import nothing and have one line `export default {{ render }};`")
+        wrapped.append(f"{name}: (() => {{\n{EXPORT.sub('return { render };', source)}}})(),\n")
+    shared = "\n".join(read_static(f"{name}.mjs") for name in (*SHARED, "loader"))
+    return f'(() => {{\n"use strict";\n{shared}\nmountAll({{\n{"".join(wrapped)}}});\n}})();\n'
+
+
+def fingerprint_pages(app: Sphinx, config: Config) -> None:
+    """Make all pages be written again when the script or the style changes: their addresses carry its checksum."""
+    config["ssd_widgets_hash"] = hashlib.sha256((bundle() + style_sheet()).encode()).hexdigest()
+
+
+def write_files(app: Sphinx) -> None:
+    """Put the script and the style beside the pages."""
+    if app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "_static"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SCRIPT).write_text(bundle(), encoding="utf-8")
+    (folder / STYLE).write_text(style_sheet(), encoding="utf-8")
+
+
+def add_to_page(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """Load script and style on the pages that hold a widget."""
+    if 'class="ssd-widget-place"' in context.get("body", ""):
+        app.add_css_file(STYLE)
+        app.add_js_file(SCRIPT, loading_method="defer")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the extension."""
+    app.add_config_value("ssd_widgets_hash", "", "html", [str])
+    app.connect("config-inited", fingerprint_pages)
+    app.connect("builder-inited", write_files)
+    app.connect("html-page-context", add_to_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
