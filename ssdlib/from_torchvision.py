@@ -28,7 +28,7 @@ class Converted:
 
 
 def download(name: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """Get a detector of torchvision with its weights for COCO, and the names of the 90 labels (10 are unused, "N/A").
+    """Get a detector of torchvision with its weights for COCO, and the names of its 90 labels (10 unused: "N/A 12", ...).
 
     Args:
         name: one of `MODELS`. The file is loaded once, and kept where torch.hub keeps its files.
@@ -40,7 +40,9 @@ def download(name: str) -> tuple[nn.Module, tuple[str, ...]]:
     if name not in MODELS:
         raise ValueError(f"no model {name!r} of torchvision can be taken over, only {' and '.join(MODELS)}")
     weights = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-    return torchvision.models.get_model(name, weights=weights), tuple(weights.meta["categories"][1:])
+    names = enumerate(weights.meta["categories"])
+    classes = tuple(f"N/A {label}" if name == "N/A" else name for label, name in names)  # a name is for one label
+    return torchvision.models.get_model(name, weights=weights), classes[1:]
 
 
 def convert(theirs: nn.Module) -> Converted:

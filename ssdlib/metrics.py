@@ -5,7 +5,7 @@ positive, a false positive or ignored, `recall_precision` counts down the rankin
 the curve into one number. `evaluate` runs them on all images and classes at once.
 
 The rules are those of the PASCAL VOC development kit (VOCevaldet.m; Everingham et al., "The PASCAL Visual Object
-Classes (VOC) Challenge", 2010). `coco_average_precision` gives the figures of COCO, through pycocotools.
+Classes (VOC) Challenge", 2010). `evaluate_coco` gives the figures of COCO, through pycocotools.
 """
 
 from __future__ import annotations
@@ -234,7 +234,20 @@ def average_precision(recall: npt.ArrayLike, precision: npt.ArrayLike, ap: APRul
     return math.fsum(np.diff(recall, prepend=0.0) * envelope[:-1])
 
 
+@dataclass(frozen=True)
+class CocoEvaluation:
+    """What `evaluate_coco` returns."""
+
+    figures: dict[str, float]
+    per_class: dict[int, float]  # label -> AP, for the classes with an object that counts
+
+
 def coco_average_precision(detections: Images, targets: Images, num_classes: int) -> dict[str, float]:
+    """Only the figures of `evaluate_coco`."""
+    return evaluate_coco(detections, targets, num_classes).figures
+
+
+def evaluate_coco(detections: Images, targets: Images, num_classes: int) -> CocoEvaluation:
     """COCO's figures, by pycocotools: AP (mean of the thresholds 0.5, 0.55, ..., 0.95), AP50, AP75 and so on.
 
     Difficult objects become COCO's crowds, the only objects that pycocotools ignores: any number of detections may
@@ -246,9 +259,9 @@ def coco_average_precision(detections: Images, targets: Images, num_classes: int
         num_classes: number of classes with the background.
 
     Returns:
-        "AP", "AP50", "AP75"; "APs", "APm", "APl": AP of objects of up to 32 * 32 pixels, up to 96 * 96, and above
-        (of the box; COCO itself measures the mask); "AR100": recall with up to 100 detections an image and class,
-        the mean of all thresholds and classes. nan where there is no object.
+        AP of each class, and the figures "AP", "AP50", "AP75"; "APs", "APm", "APl": AP of objects of up to 32 * 32
+        pixels, up to 96 * 96, and above (of the box; COCO itself measures the mask); "AR100": recall with up to 100
+        detections an image and class, the mean of all thresholds and classes. nan where there is no object.
 
     Raises:
         ImportError: if pycocotools is not installed.
@@ -291,7 +304,15 @@ def coco_average_precision(detections: Images, targets: Images, num_classes: int
         evaluation.summarize()
     places = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}
     figures = {name: float(evaluation.stats[place]) for name, place in places.items()}
-    return {name: math.nan if figure < 0 else figure for name, figure in figures.items()}  # -1: no object
+    figures = {name: math.nan if figure < 0 else figure for name, figure in figures.items()}  # -1: no object
+    # (thresholds, recalls, classes, sizes of objects, numbers of detections) -> all sizes, 100 detections
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (10, 101, C - 1), -1 for a class without objects
+    per_class = {
+        label: float(precision[:, :, label - 1].mean())
+        for label in range(1, num_classes)
+        if (precision[:, :, label - 1] >= 0).all()
+    }
+    return CocoEvaluation(figures, per_class)
 
 
 def _paired_iou(a_xyxy: Floats, b_xyxy: Floats, inclusive: bool) -> Floats:

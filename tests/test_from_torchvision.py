@@ -161,6 +161,8 @@ def test_by_name_it_loads_the_weights_for_coco(monkeypatch: pytest.MonkeyPatch):
     assert "coco" in asked[0]
     assert model.num_classes == 91
     assert (model.classes[0], model.classes[-1]) == ("person", "toothbrush")
+    assert len(set(model.classes)) == 90
+    assert sum(name.startswith("N/A") for name in model.classes) == 10
     torch.testing.assert_close(
         model.class_head.convolutions[0][1].weight, made_up["head.classification_head.module_list.0.1.weight"]
     )

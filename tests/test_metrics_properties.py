@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssdlib.metrics import TRUE_POSITIVE, coco_average_precision, evaluate
+from ssdlib.metrics import TRUE_POSITIVE, coco_average_precision, evaluate, evaluate_coco
 
 Images = list[dict[str, Tensor]]
 Case = tuple[Images, Images]  # detections, targets
@@ -216,12 +216,16 @@ def test_coco_figures_equal_torchmetrics_and_print_nothing(capfd: pytest.Capture
     pytest.importorskip("pycocotools")
     for seed in range(6):
         case = scattered(seed, difficult=seed % 2 == 0)
-        figures = coco_average_precision(*case, 4)
+        result = evaluate_coco(*case, 4)
+        figures = result.figures
         assert capfd.readouterr().out == ""
         theirs = torchmetrics_figures(case, **settings)
         capfd.readouterr()
         expected = {name: math.nan if theirs[key] < 0 else theirs[key] for name, key in names.items()}
         assert figures == pytest.approx(expected, abs=1e-6, nan_ok=True)
+        per_class = dict(zip(theirs["classes"], theirs["map_per_class"], strict=True))
+        assert result.per_class == pytest.approx({k: v for k, v in per_class.items() if v >= 0}, abs=1e-6)
+        assert figures["AP"] == pytest.approx(np.mean(list(result.per_class.values())), abs=1e-9)
 
 
 def test_coco_figures_by_hand() -> None:
@@ -239,7 +243,9 @@ def test_coco_figures_by_hand() -> None:
     objects = {"boxes": many, "labels": torch.ones(12, dtype=torch.int64)}
     figures = coco_average_precision([objects | {"scores": torch.rand(12)}], [objects], 2)
     assert (figures["AR100"], figures["APm"]) == (1.0, pytest.approx(1.0))
-    assert all(math.isnan(figure) for figure in coco_average_precision([], [], 3).values())
+    empty = evaluate_coco([], [], 3)
+    assert all(math.isnan(figure) for figure in empty.figures.values())
+    assert empty.per_class == {}
 
 
 def test_coco_refuses_fractions_of_an_image() -> None:
