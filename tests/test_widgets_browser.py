@@ -15,7 +15,8 @@ from ssdlib.widgets import JaccardPlayground
 from ssdlib.widgets.base import read_static
 
 pytestmark = pytest.mark.browser
-MATHS = f"{read_static('maths.mjs')}; return {{area, iou, toCentre, toCorners, encode, decode, fixed, thousands, roundTo, clamp}}"
+NAMES = "area, iou, toCentre, toCorners, encode, decode, fixed, thousands, roundTo, clamp"
+MATHS = f"{read_static('maths.mjs')}; return {{{NAMES}}}"
 
 
 def test_arithmetic_is_that_of_the_library(open_page: OpenPage) -> None:
