@@ -28,7 +28,7 @@ class Converted:
 
 
 def download(name: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """Get a detector of torchvision with its weights for COCO, and the names of its 90 labels (10 unused: "N/A 12", ...).
+    """Get a detector of torchvision with its weights for COCO, and the names of its 90 labels (10 are "N/A 12", ...).
 
     Args:
         name: one of `MODELS`. The file is loaded once, and kept where torch.hub keeps its files.
