@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from coco_folder import annotation, image, write_coco
 from file_server import FileServer, serving
 from test_data_download import md5, packed, write_part
 from typer.testing import CliRunner, Result
@@ -67,3 +68,15 @@ def test_voc_says_plainly_what_went_wrong(mirror: FileServer, tmp_path: Path):
     assert f"VOCtest_06-Nov-2007.tar from {mirror.url}" in last
     assert md5(b"something else") in last
     assert VOCDataset(tmp_path / "VOC2007", "trainval").ids == ["trainval_VOC2007"]  # what came before stays
+
+
+def test_check_knows_both_layouts(tmp_path: Path):
+    write_coco(tmp_path, "val2017", [image(1)], [annotation(1, 1, 3, [0, 0, 20, 15])])
+    result = call("data", "check", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "1 objects of 2 classes" in result.output
+    assert result.output.rstrip().endswith("ok")
+    write_coco(tmp_path, "val2017", [image(1)], [annotation(1, 1, 3, [0, 0, 0, 15])])
+    result = call("data", "check", tmp_path)
+    assert result.exit_code == 1
+    assert "annotations/instances_val2017.json, object 0: zero area, refused" in result.output

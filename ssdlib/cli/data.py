@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ssdlib.cli.common import clear_errors, example
-from ssdlib.data import check_voc, make_toy_voc
+from ssdlib.data import check_dataset, make_toy_voc
 from ssdlib.data.download import VOC_ARCHIVES, download_voc
 
 app = typer.Typer(help="Make, download and check data sets.", no_args_is_help=True)
@@ -50,13 +50,13 @@ def voc(
 
 
 @app.command(epilog=example("ssd data check data/toy"))
-def check(root: Annotated[Path, typer.Argument(help="Folder in the VOC layout.")]) -> None:
+def check(root: Annotated[Path, typer.Argument(help="Folder in the VOC or the COCO layout.")]) -> None:
     """Read every annotation and every image; report sizes, classes and all that is wrong.
 
     The exit status is 1 when an object was refused, or a file is missing or unreadable.
     """
     with clear_errors():
-        report = check_voc(root)
+        report = check_dataset(root)
     typer.echo(report.text())
     if not report.ok:
         raise typer.Exit(1)

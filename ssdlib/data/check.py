@@ -6,8 +6,9 @@ import hashlib
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from .annotations import Annotation, Finding, read_annotation, summarize
+from .coco import coco_record, coco_set_names, instances_path, read_instances
 from .images import load_image
 from .records import Record, check_classes
 from .voc import annotation_path, image_set_names, read_image_set, read_record
@@ -35,17 +37,17 @@ class ClassSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """What :func:`check_voc` found.
+    """What :func:`check_dataset` found.
 
     Attributes:
         sets: number of images in each image set.
-        images: number of different ids.
+        images: number of different ids; in the COCO layout an id is the file of the image here.
         width_range, height_range: smallest and largest in pixels.
         classes: one summary for each class, sorted by name.
         empty: ids of images without objects.
         findings: objects that were repaired or refused.
         errors: files that are missing or unreadable, one message each.
-        warnings: the same image in two sets, or twice in one.
+        warnings: the same image in two sets, or twice in one; sets with different categories.
     """
 
     root: Path
@@ -92,6 +94,12 @@ class Report:
         return "\n".join(lines)
 
 
+def check_dataset(root: str | os.PathLike[str], classes: Sequence[str] | None = None, progress: bool = True) -> Report:
+    """Check a folder: :func:`check_coco` if it has files `annotations/instances_*.json`, else :func:`check_voc`."""
+    check = check_coco if coco_set_names(Path(root)) else check_voc
+    return check(root, classes, progress=progress)
+
+
 def check_voc(
     root: str | os.PathLike[str],
     classes: Sequence[str] | None = None,
@@ -114,41 +122,90 @@ def check_voc(
     sets = {name: read_image_set(root, name) for name in image_set_names(root)}
     if not sets:
         raise FileNotFoundError(f"{root / 'ImageSets' / 'Main'} has no image set (*.txt)")
-    ids = sorted({image_id for members in sets.values() for image_id in members})
     errors: list[str] = []
     annotations: dict[str, Annotation] = {}
-    for image_id in ids:
+    for image_id in sorted({image_id for members in sets.values() for image_id in members}):
         try:
             annotations[image_id] = read_annotation(annotation_path(root, image_id))
         except (OSError, ValueError) as error:
             errors.append(str(error))
     found = sorted({item.name for annotation in annotations.values() for item in annotation.objects})
     names = tuple(found) if classes is None else check_classes(classes)
+    read = [(i, partial(read_record, root, i, item, names, one_based, "ignore")) for i, item in annotations.items()]
+    return _report(root, sets, names, read, errors, [], progress)
 
-    records: list[Record] = []
-    by_content: dict[bytes, list[str]] = defaultdict(list)
-    for image_id, annotation in tqdm(annotations.items(), desc="checking", unit="image", disable=not progress):
+
+def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = None, progress: bool = True) -> Report:
+    """Read every annotation and decode every image of all files `annotations/instances_*.json`, and report.
+
+    As :func:`check_voc`; ids are the files of the images here, relative to `root`. An image that is in two files of
+    annotations is read, and its objects are counted, for each of them.
+
+    Raises:
+        FileNotFoundError: `root` is not in the COCO layout.
+        ValueError: `classes` has duplicates.
+    """
+    root = Path(root)
+    errors: list[str] = []
+    warnings: list[str] = []
+    instances = {}
+    for name in coco_set_names(root):
         try:
-            record = read_record(root, image_id, annotation, names, one_based, "ignore")
+            instances[name] = read_instances(root, name)
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+            continue
+        errors.extend(instances[name].problems)
+    if not instances and not errors:
+        raise FileNotFoundError(f"{root} is not in the COCO layout: no file annotations/instances_*.json")
+    for (first, a), (second, b) in combinations(instances.items(), 2):
+        if a.categories != b.categories:
+            warnings.append(f"{first} and {second} have different categories: {a.categories} and {b.categories}")
+    found = tuple(dict.fromkeys(name for a in instances.values() for name in a.categories.values()))
+    names = found if classes is None else check_classes(classes)
+    sets, read = {}, []
+    for name, a in instances.items():
+        sets[name] = [image.path.relative_to(root).as_posix() for image in a.images]
+        file = instances_path(root, name)
+        for key, image in zip(sets[name], a.images, strict=True):
+            read.append((key, partial(coco_record, file, image, a.categories, names, "ignore")))
+    return _report(root, sets, names, read, errors, warnings, progress)
+
+
+def _report(
+    root: Path,
+    sets: Mapping[str, Sequence[str]],
+    names: tuple[str, ...],
+    images: Sequence[tuple[str, Callable[[], Record]]],
+    errors: list[str],
+    warnings: list[str],
+    progress: bool,
+) -> Report:
+    """Read and decode images, given by id and a function that reads the record, and sum up."""
+    records: list[Record] = []
+    by_content: dict[bytes, set[str]] = defaultdict(set)
+    for image_id, read in tqdm(images, desc="checking", unit="image", disable=not progress):
+        try:
+            record = read()
             load_image(record.image_path, record.upright)
         except (OSError, ValueError) as error:
             errors.append(str(error))
             continue
-        by_content[hashlib.sha256(record.image_path.read_bytes()).digest()].append(image_id)
-        records.append(record)
+        by_content[hashlib.sha256(record.image_path.read_bytes()).digest()].add(image_id)
+        records.append(record._replace(image_id=image_id))
 
     widths, heights = ([record.size[axis] for record in records] or [0] for axis in (0, 1))
     return Report(
         root=root,
         sets={name: len(members) for name, members in sets.items()},
-        images=len(ids),
+        images=len({image_id for members in sets.values() for image_id in members}),
         width_range=(min(widths), max(widths)),
         height_range=(min(heights), max(heights)),
         classes=tuple(_class_summaries(records, names)),
         empty=tuple(record.image_id for record in records if not len(record.boxes)),
         findings=tuple(finding for record in records for finding in record.findings),
         errors=tuple(errors),
-        warnings=(*_overlaps(sets), *_copies(by_content.values(), sets)),
+        warnings=(*warnings, *_overlaps(sets), *_copies(map(sorted, by_content.values()), sets)),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from .coco import CocoDataset, coco_set_names
 from .records import RecordDataset
 from .voc import VOCDataset
 
@@ -14,7 +15,7 @@ AnyPath: TypeAlias = "str | os.PathLike[str]"
 
 
 class JoinedDataset(RecordDataset):
-    """The images of several data sets, one after another, such as VOC 2007 and VOC 2012.
+    """The images of several data sets, one after another, such as VOC 2007 and VOC 2012. Their transforms are left out.
 
     Raises:
         ValueError: there is no part, or two parts differ in their classes or in the order of them; the message names
@@ -31,40 +32,47 @@ class JoinedDataset(RecordDataset):
                     f"data sets 1 and {number} have different classes: {list(first.classes)} and {list(part.classes)}"
                 )
         records = [record for part in parts for record in part._records]
-        super().__init__(records, first.classes, keep_difficult=first.keep_difficult)
+        super().__init__(records, first.classes)
 
 
 def open_dataset(
-    paths: AnyPath | Sequence[AnyPath], image_set: str, classes: Sequence[str] | None = None
+    paths: AnyPath | Sequence[AnyPath],
+    image_set: str,
+    classes: Sequence[str] | None = None,
+    *,
+    keep_crowds: bool = True,
 ) -> RecordDataset:
     """Open an image set of one folder, or of several as one data set.
 
     Args:
-        paths: folder, or folders, in the VOC layout.
+        paths: folder, or folders, each in the COCO layout if it has a file `annotations/instances_*.json`, and else in
+            the VOC layout.
         image_set: name of the set, which every folder must have.
         classes: names of the classes; the label is the index + 1. If not given, those of the first folder, which all
             others must have too.
+        keep_crowds: keep the crowds of the COCO layout, as difficult objects: right for evaluation, wrong for training.
 
     Raises:
         FileNotFoundError: a folder, the image set, or a file is missing.
         ValueError: no folder is given, the folders differ in their classes, or a file cannot be read.
     """
-    folders = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    folders = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
     if not folders:
         raise ValueError("no folder with data is given")
-    parts = [_open(Path(folder), image_set, classes) for folder in folders]
-    first = parts[0]
-    for number, (folder, part) in enumerate(zip(folders, parts, strict=True)):
-        only = [sorted(set(a) - set(b)) for a, b in ((first.classes, part.classes), (part.classes, first.classes))]
-        if any(only):
+
+    def opened(folder: Path, names: Sequence[str] | None) -> RecordDataset:
+        if coco_set_names(folder):
+            return CocoDataset(folder, image_set, names, keep_difficult=keep_crowds)
+        return VOCDataset(folder, image_set, names)
+
+    first, *parts = [opened(folder, classes) for folder in folders]
+    for number, (folder, part) in enumerate(zip(folders[1:], parts, strict=True)):
+        here, there = sorted(set(first.classes) - set(part.classes)), sorted(set(part.classes) - set(first.classes))
+        if here or there:
             raise ValueError(
-                f"{folders[0]} and {folder} have different classes: only the first has {only[0]}, "
-                f"only the second has {only[1]}"
+                f"{folders[0]} and {folder} have different classes: only the first has {here}, "
+                f"only the second has {there}"
             )
         if part.classes != first.classes:  # the same in another order
-            parts[number] = _open(Path(folder), image_set, first.classes)
-    return first if len(parts) == 1 else JoinedDataset(parts)
-
-
-def _open(folder: Path, image_set: str, classes: Sequence[str] | None) -> RecordDataset:
-    return VOCDataset(folder, image_set, classes)
+            parts[number] = opened(folder, first.classes)
+    return JoinedDataset([first, *parts]) if parts else first

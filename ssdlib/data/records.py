@@ -37,6 +37,11 @@ class Record(NamedTuple):
     difficult: npt.NDArray[np.bool_]  # (M,)
     findings: tuple[Finding, ...]
 
+    def without_difficult(self) -> Record:
+        """The record without its difficult objects."""
+        keep = ~self.difficult
+        return self._replace(boxes=self.boxes[keep], labels=self.labels[keep], difficult=self.difficult[keep])
+
 
 class RecordDataset(Dataset[Any]):
     """Images and their objects; the data sets of the single layouts are made from files by its subclasses.
@@ -47,21 +52,14 @@ class RecordDataset(Dataset[Any]):
     Args:
         records: the images, in order.
         classes: names of the object classes; the label is the index + 1.
-        keep_difficult: keep objects marked difficult.
         transform: called as `transform(image, target)`, returns what `dataset[i]` returns.
     """
 
     def __init__(
-        self,
-        records: Sequence[Record],
-        classes: tuple[str, ...],
-        *,
-        keep_difficult: bool = True,
-        transform: Transform | None = None,
+        self, records: Sequence[Record], classes: tuple[str, ...], *, transform: Transform | None = None
     ) -> None:
         self._records = list(records)
         self.classes = classes
-        self.keep_difficult = keep_difficult
         self.transform = transform
         self.findings = tuple(finding for record in self._records for finding in record.findings)
 
@@ -89,11 +87,10 @@ class RecordDataset(Dataset[Any]):
     def target(self, index: int) -> Target:
         """Target of an image in pixels, before the transform and without decoding the image."""
         record = self._records[index]
-        keep = slice(None) if self.keep_difficult else ~record.difficult
         return {
-            "boxes": torch.from_numpy(record.boxes[keep].copy()),
-            "labels": torch.from_numpy(record.labels[keep].copy()),
-            "difficult": torch.from_numpy(record.difficult[keep].copy()),
+            "boxes": torch.from_numpy(record.boxes.copy()),
+            "labels": torch.from_numpy(record.labels.copy()),
+            "difficult": torch.from_numpy(record.difficult.copy()),
         }
 
     def _warn_of_findings(self, name: str) -> None:

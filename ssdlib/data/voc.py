@@ -67,7 +67,8 @@ class VOCDataset(RecordDataset):
         annotations = {i: read_annotation(annotation_path(self.root, i)) for i in dict.fromkeys(ids)}
         names = find_classes(self.root, annotations) if classes is None else check_classes(classes)
         records = [read_record(self.root, i, annotations[i], names, one_based, unknown) for i in ids]
-        super().__init__(records, names, keep_difficult=keep_difficult, transform=transform)
+        records = records if keep_difficult else [record.without_difficult() for record in records]
+        super().__init__(records, names, transform=transform)
         self._warn_of_findings(f"{self.root}, set {image_set!r}")
 
 
