@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ def multibox_loss(
     threshold: float = 0.5,
     negatives_per_positive: int = 3,
     variances: Variances = VARIANCES,
+    total_positives: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Localization and confidence loss of a batch; their sum (alpha = 1) is what SSD is trained with.
 
@@ -38,6 +39,8 @@ def multibox_loss(
         threshold: smallest overlap of a prior with its object.
         negatives_per_positive: how many of the hardest negatives are kept for each positive of the same image.
         variances: of the offsets.
+        total_positives: where a batch is shared by several processes, makes of the number of positives here the number
+            in the whole batch (`ssdlib.distributed.total`); the sum of the processes' losses is then the batch's.
 
     Returns:
         {"localization": scalar, "confidence": scalar}, float32, whatever the precision of the predictions.
@@ -56,7 +59,10 @@ def multibox_loss(
     with torch.no_grad():
         negative = mine_hard_negatives(background_loss(logits), positive, negatives_per_positive)  # (N, P)
     chosen = positive | negative
-    num_positives = positive.sum().clamp(min=1)
+    num_positives = positive.sum()
+    if total_positives is not None:
+        num_positives = total_positives(num_positives)
+    num_positives = num_positives.clamp(min=1)
     localization = F.smooth_l1_loss(offsets[positive], matched_offsets, reduction="sum")
     confidence = F.cross_entropy(logits[chosen], labels[chosen], reduction="sum")
     return {"localization": localization / num_positives, "confidence": confidence / num_positives}

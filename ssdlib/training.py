@@ -1,101 +1,38 @@
-"""Training: the configuration of a run, the loop, and detection on a whole data set."""
+"""Training: optimizer and schedule, one step, and the loop around it.
+
+The run that is wanted is a `TrainConfig` (`ssdlib.presets`); images come from `ssdlib.loading`; `ssdlib.runs` keeps
+the folder, and `ssdlib.distributed` is what several processes need.
+"""
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
-from ssdlib.checkpoint import save_model
-from ssdlib.data.transforms import Augmentation, Target, model_input
-from ssdlib.detection import Detection, detect
-from ssdlib.files import write_text
+from ssdlib import distributed, runs
+from ssdlib.checkpoint import load_model, save_model
+from ssdlib.data.transforms import Target
+from ssdlib.inference import detect_dataset as detect_dataset
+from ssdlib.loading import Batches, DetectionDataset, TrainingImages, fingerprint, image_name, make_loader
+from ssdlib.loading import ShuffledEpochs as ShuffledEpochs
 from ssdlib.loss import multibox_loss
 from ssdlib.model import SSD, build_model
+from ssdlib.presets import PRESETS as PRESETS
+from ssdlib.presets import TrainConfig
+from ssdlib.pretrained import classifier_weights
 
-
-class DetectionDataset(Protocol):
-    """What training needs of a data set: images (3, H, W) uint8 with targets in pixels, and the classes' names."""
-
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]: ...
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training run, besides the data.
-
-    Attributes:
-        architecture: a name of `ssdlib.model.ARCHITECTURES`.
-        iterations: how many steps; with the batch size, how many images are seen, whatever the size of the data set.
-        batch_size: images a step.
-        optimizer: "sgd" or "adamw".
-        learning_rate: the largest of the schedule.
-        schedule: "cosine" falls to 0 along half a cosine; "steps" divides by 10 at 2/3 and at 5/6 of the run, as the
-            paper does after 80k and 100k of 120k iterations.
-        warmup: share of the run in which the rate rises from 0.
-        momentum: of SGD.
-        weight_decay: pulls weights, but no biases and normalisations, towards 0.
-        bias_rate: factor of the learning rate for biases; 2 in the original code.
-        clip_norm: largest norm of the gradient; None does not clip.
-        average: decay of the running average of the weights that is evaluated and saved; 0 keeps the last weights.
-        augmentation: how the images are varied; None shows them as they are.
-        bfloat16: compute the network in bfloat16 (autocast) where that is safe.
-        seed: of weights, order and augmentation. On a CPU the same seed gives the same run, whatever the number of
-            workers.
-    """
-
-    architecture: str = "ssd_tiny"
-    iterations: int = 2400
-    batch_size: int = 8
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    bias_rate: float = 1.0
-    clip_norm: float | None = 10.0
-    average: float = 0.99
-    augmentation: Augmentation | None = field(default_factory=Augmentation)
-    bfloat16: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.optimizer not in ("sgd", "adamw"):
-            raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
-        if self.schedule not in ("cosine", "steps"):
-            raise ValueError(f"schedule must be 'cosine' or 'steps', got {self.schedule!r}")
-        if self.iterations < 1 or self.batch_size < 1:
-            raise ValueError(f"iterations and batch_size must be at least 1, got {self.iterations}, {self.batch_size}")
-        if not (0 <= self.warmup < 1 and 0 <= self.average < 1 and self.learning_rate > 0):
-            raise ValueError("warmup and average must be in [0, 1), and learning_rate above 0")
-
-
-# The names of --preset. Command, hardware, time and score of each are in benchmarks/README.md.
-PRESETS = {
-    # Thousands of images, such as drawn scenes: every image is seen a few times only, so flips are variation enough.
-    "tiny": TrainConfig(
-        iterations=2300, learning_rate=2e-3, augmentation=Augmentation(colour=False, zoom_out=1.0, crop=1.0)
-    ),
-    # Hundreds of photographs: without crops and zooms the network would learn them by heart.
-    "tiny_few": TrainConfig(
-        augmentation=Augmentation(colour=False, zoom_out=1.3, zoom_out_p=0.2, crop=0.7, crop_p=0.7)
-    ),
-}
+_Batch = TypeVar("_Batch")
 
 
 def rate_factor(done: float, config: TrainConfig) -> float:
@@ -107,7 +44,7 @@ def rate_factor(done: float, config: TrainConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - config.warmup) / (1 - config.warmup))))
 
 
-def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD or AdamW with two groups: weights, and vectors (biases, normalisations), which do not decay."""
     weights = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
@@ -120,47 +57,6 @@ def make_optimizer(model: torch.nn.Module, config: TrainConfig) -> torch.optim.O
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-class ShuffledEpochs(Sampler[int]):
-    """Indices for DataLoader, reshuffled for each epoch; index + epoch * length, so that a data set knows the epoch."""
-
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-        yield from (torch.randperm(self.length, generator=generator) + self.epoch * self.length).tolist()
-
-    def __len__(self) -> int:
-        return self.length
-
-
-class _ForModel(Dataset[tuple[Tensor, Target]]):
-    """A data set through the input transform; the augmentation follows from seed, epoch and index alone."""
-
-    def __init__(self, dataset: DetectionDataset, size: int, augmentation: Augmentation | None, seed: int) -> None:
-        self.dataset, self.transform, self.seed = dataset, model_input(size, augmentation), seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, epoch_and_index: int) -> tuple[Tensor, Target]:
-        index = epoch_and_index % len(self.dataset)
-        image, target = self.dataset[index]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mix(self.seed, epoch_and_index))
-            return self.transform(image, target)
-
-
-def _collate(batch: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
-    images, targets = zip(*batch, strict=True)
-    return torch.stack(images), list(targets)
-
-
-def _mix(seed: int, number: int) -> int:
-    """One seed from two numbers, so that seed 0, image 1 and seed 1, image 0 differ."""
-    return (seed * 1_000_003 + number) % 2**63
-
-
 def train(
     config: TrainConfig,
     dataset: DetectionDataset,
@@ -170,87 +66,125 @@ def train(
     device: str | torch.device = "cpu",
     progress: bool = True,
     notes: dict[str, Any] | None = None,
+    resume: bool = False,
+    save_every: int = 500,
+    weights: str | Path | None = None,
+    after_epoch: Callable[[SSD, dict[str, float]], dict[str, float]] | None = None,
 ) -> SSD:
-    """Train a model from scratch and keep everything about the run in a folder.
+    """Train a model and keep everything about the run in a folder.
+
+    In a process group (`ssdlib.distributed.process_group`) the processes share the images of each step, and the run is
+    the same as that of one process within rounding. Rank 0 alone writes.
 
     Args:
         config: the run.
         dataset: the training images; its `classes` name the labels.
-        out: folder for config.json, log.jsonl (a line for each epoch: epoch, step, learning_rate, localization,
-            confidence, seconds since the start) and, in the end, model.safetensors. It must not hold a run already.
+        out: folder for config.json, log.jsonl and, in the end, model.safetensors. While the run goes on, state.pt is
+            there too. It must not hold a run already. A line of the log is for an epoch: epoch, step, learning_rate;
+            localization, confidence and gradient_norm, the means over its steps; images_per_second; waiting, the share
+            of the time in which no image was ready; seconds since the start; and what `after_epoch` gave.
         workers: processes that load images.
         device: where the network is computed.
         progress: show a bar on stderr.
         notes: further entries of config.json.
+        resume: go on with the run in `out`, from the last state that it saved. On a CPU it ends with the same weights
+            as a run that was never stopped, bit for bit.
+        save_every: steps between two states. Ctrl-C saves one, too.
+        weights: file with the classifier's weights, for `config.pretrained`; without it torchvision downloads them.
+        after_epoch: is called after each epoch, in every process, with the model as it would be saved (in evaluation
+            mode) and the line of the log; returns further entries of the line.
 
     Returns:
         The trained model (averaged weights, if the configuration says so), in evaluation mode, on the CPU.
 
     Raises:
-        FileExistsError: if `out` holds a run.
-        FloatingPointError: if the loss stops being finite; the message names the step.
-        ValueError: if the data set is empty.
+        FileExistsError: if `out` holds a run and `resume` is not set.
+        FloatingPointError: if a loss or the gradient stops being finite; the message names the step and the images.
+        KeyboardInterrupt: after Ctrl-C, when the state is saved.
+        ValueError: if the data set is empty, the batch cannot be shared by the processes, or the run in `out` is not
+            the one to be resumed.
     """
-    out = Path(out)
-    if (out / "config.json").exists():
-        raise FileExistsError(f"{out} already holds a run; choose another folder")
+    out, device = Path(out), torch.device(device)
     if len(dataset) == 0:
         raise ValueError("no images to train on")
-    out.mkdir(parents=True, exist_ok=True)
-    described = {"config": asdict(config), "classes": list(dataset.classes), "images": len(dataset)}
-    write_text(out / "config.json", json.dumps({**described, **(notes or {})}, indent=2) + "\n")
+    batches = Batches(len(dataset), config.batch_size, config.seed, distributed.rank(), distributed.world_size())
+    described = {
+        "config": asdict(config),
+        "classes": list(dataset.classes),
+        "images": len(dataset),
+        "fingerprint": fingerprint(dataset),
+    }
+    if distributed.rank() == 0:
+        runs.begin(out, described, notes or {}, resume)
+    distributed.barrier()
+    if runs.finished(out):
+        runs.end(out)
+        return load_model(out / runs.MODEL)
 
     torch.manual_seed(config.seed)
-    model = build_model(config.architecture, dataset.classes).to(device)
-    model = model.to(memory_format=torch.channels_last)
-    averaged = AveragedModel(model, avg_fn=_averaging(config.average), use_buffers=True)
+    model = starting_model(config, dataset.classes, weights).to(device).to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).eval()
+    model = distributed.with_shared_statistics(model, device)
+    network = distributed.shared(compiled(model, config) if config.compile else model, device)
+    average.load_state_dict(model.state_dict())
     optimizer = make_optimizer(model, config)
     schedule = LambdaLR(optimizer, lambda step: rate_factor(step / config.iterations, config))
-    sampler = ShuffledEpochs(len(dataset), config.seed)
-    loader = DataLoader(
-        _ForModel(dataset, model.recipe.image_size, config.augmentation, config.seed),
-        batch_size=config.batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        collate_fn=_collate,
-        drop_last=len(dataset) > config.batch_size,
-    )
-    started = time.monotonic()
-    step = 0
-    bar = tqdm(total=config.iterations, desc="training", unit="step", disable=not progress)
-    while step < config.iterations:
-        model.train()
-        sums, steps = {"localization": 0.0, "confidence": 0.0}, 0
-        for images, targets in loader:
-            losses = train_step(model, images.to(device, memory_format=torch.channels_last), targets, optimizer, config)
-            schedule.step()
-            averaged.update_parameters(model)
-            step, steps = step + 1, steps + 1
-            for name, value in losses.items():
-                if not math.isfinite(value):
-                    raise FloatingPointError(
-                        f"the {name} loss became {value} in step {step} (epoch {sampler.epoch + 1})"
-                    )
-                sums[name] += value
-            bar.update()
-            if step == config.iterations:
-                break
-        means = {name: value / steps for name, value in sums.items()}
-        bar.set_postfix({name: f"{value:.3f}" for name, value in means.items()})
-        line = {"epoch": sampler.epoch + 1, "step": step, "learning_rate": schedule.get_last_lr()[0], **means}
-        line["seconds"] = round(time.monotonic() - started, 2)
-        with open(out / "log.jsonl", "a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
-        sampler.epoch += 1
-    bar.close()
-    trained = cast(SSD, averaged.module if config.average else model).cpu().eval()
-    save_model(trained, out / "model.safetensors", training={**described, "seconds": line["seconds"]})
+    images = TrainingImages(dataset, model.recipe.image_size, config.augmentation, config.seed)
+    loader = make_loader(images, batches, workers, device)
+    parts: dict[str, runs.Stateful] = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
+    place = runs.load_state(out, parts) if resume else runs.Place()
+    distributed.barrier()  # nobody goes on to write before all have read
+    if distributed.rank() == 0:
+        runs.cut_log(out, place.epoch)
+    started = time.monotonic() - place.seconds
+
+    hidden = not progress or distributed.rank() > 0
+    with (
+        tqdm(total=config.iterations, initial=place.step, desc="training", unit="step", disable=hidden) as bar,
+        runs.stop_requests(distributed.world_size() == 1) as stop_requested,
+    ):
+        while place.step < config.iterations:
+            batches.order.epoch, batches.start = place.epoch, place.batch
+            network.train()
+            for pixels, targets in _timed(loader, place.sums):
+                pixels = pixels.to(device, memory_format=torch.channels_last, non_blocking=True)
+                measured = train_step(network, pixels, targets, optimizer, config)
+                _require_finite(measured, place, dataset, batches)
+                schedule.step()
+                update_average(average, model, place.step, config.average)
+                place.step, place.batch = place.step + 1, place.batch + 1
+                for name, value in {**measured, "steps": 1, "images": min(config.batch_size, len(dataset))}.items():
+                    place.sums[name] += value
+                bar.update()
+                if place.step == config.iterations:
+                    break
+                if stop_requested() or (place.step % save_every == 0 and distributed.rank() == 0):
+                    place.seconds = time.monotonic() - started
+                    runs.save_state(out, place, parts)
+                if stop_requested():
+                    raise KeyboardInterrupt(f"stopped after step {place.step}; --resume goes on from there")
+            place.seconds = time.monotonic() - started
+            line: dict[str, Any] = {"epoch": place.epoch + 1, "step": place.step}
+            line |= {"learning_rate": schedule.get_last_lr()[0], **_means(place)}
+            bar.set_postfix({name: f"{line[name]:.3f}" for name in ("localization", "confidence")})
+            if after_epoch is not None:
+                line |= after_epoch(average, line)
+            line["seconds"] = round(place.seconds, 2)
+            if distributed.rank() == 0:
+                runs.add_to_log(out, line)
+            place = runs.Place(
+                place.step, place.epoch + 1, seconds=place.seconds, epoch_began=time.monotonic() - started
+            )
+    trained = average.cpu()
+    if distributed.rank() == 0:
+        save_model(trained, out / runs.MODEL, training={**described, "seconds": line["seconds"]})
+        runs.end(out)
+    distributed.barrier()
     return trained
 
 
 def train_step(
-    model: SSD,
+    model: nn.Module,
     images: Tensor,
     targets: Sequence[Target],
     optimizer: torch.optim.Optimizer,
@@ -259,26 +193,89 @@ def train_step(
     """One step: predict, measure the loss, walk down its gradient.
 
     Args:
-        model: in training mode.
+        model: an SSD in training mode; with several processes, wrapped by `ssdlib.distributed.shared`.
         images: (N, 3, S, S), on the device of the model.
         targets: one dict an image, boxes fractional.
         optimizer: of the model's parameters.
         config: of it, `bfloat16` and `clip_norm` matter here.
 
     Returns:
-        The two losses of the batch before the step. If their sum is not finite, the weights are left as they were.
+        The two losses of the batch before the step, over all processes, and "gradient_norm", the length of the
+        gradient before clipping. If one of them is not finite, the weights are left as they were.
     """
     with torch.autocast(images.device.type, torch.bfloat16, enabled=config.bfloat16):
         offsets, logits = model(images)
-    losses = multibox_loss(offsets, logits, targets, model.priors)
+    # Each process divides by the positives of all, so that the sum over the processes is the loss of the whole batch.
+    priors = distributed.bare(model).priors
+    losses = multibox_loss(offsets, logits, targets, priors, total_positives=distributed.total)
     loss = losses["localization"] + losses["confidence"]
-    if torch.isfinite(loss):
-        optimizer.zero_grad()
-        loss.backward()
-        if config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    optimizer.zero_grad()
+    (loss * distributed.world_size()).backward()  # the processes' gradients are averaged, and a sum is wanted
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf if config.clip_norm is None else config.clip_norm)
+    summed = distributed.total(torch.stack([value.detach() for value in losses.values()]))
+    measured = dict(zip((*losses, "gradient_norm"), torch.cat((summed, norm.reshape(1))).tolist(), strict=True))
+    if all(math.isfinite(value) for value in measured.values()):
         optimizer.step()
-    return {name: value.item() for name, value in losses.items()}
+    return measured
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, step: int, decay: float) -> None:
+    """Move the running average of weights and statistics towards those of the model.
+
+    Args:
+        average: is changed in place.
+        model: of the same architecture.
+        step: updates before this one. The first takes the weights whole, and the next ones forget faster than `decay`
+            says: the weights of the start are not worth remembering.
+        decay: 0 keeps the last weights.
+    """
+    share = 1 - min(decay, (1 + step) / (10 + step)) if step else 1.0
+    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if old.is_floating_point():
+            old.lerp_(new, share)
+        else:
+            old.copy_(new)
+
+
+def starting_model(config: TrainConfig, classes: Sequence[str], weights: str | Path | None = None) -> SSD:
+    """The model at the start of a run: random weights, or the backbone of a classifier if `config.pretrained`.
+
+    With several processes only rank 0 loads the classifier; the others get its weights from there.
+
+    Raises:
+        ValueError, OSError: as `ssdlib.pretrained.classifier_weights`.
+    """
+    if not config.pretrained or distributed.rank() > 0:
+        return build_model(config.architecture, classes)
+    state = classifier_weights(config.architecture, weights)
+    try:
+        return build_model(config.architecture, classes, classifier_weights=state)
+    except KeyError as error:
+        raise ValueError(f"{weights} lacks the tensor {error}: it is not the classifier that was asked for") from error
+
+
+def compiled(model: SSD, config: TrainConfig) -> nn.Module:
+    """The model through torch.compile; where that does not work, the model itself, and a warning that says why.
+
+    One batch of black images is tried at once, so that a failure comes now and not in the first step.
+    """
+    before = copy.deepcopy(model.state_dict())
+    device, size = model.priors.device, model.recipe.image_size
+    images = torch.zeros(max(1, config.batch_size // distributed.world_size()), 3, size, size, device=device)
+    network: nn.Module = model.train()
+    try:
+        network = torch.compile(model)  # type: ignore[assignment]
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            offsets, logits = network(images.to(memory_format=torch.channels_last))
+        (offsets.sum() + logits.sum()).backward()
+    except Exception as error:  # whatever a compiler can raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        warnings.warn(f"torch.compile does not work here ({reason}); the run goes on without it", stacklevel=2)
+        network = model
+    model.load_state_dict(before)
+    model.zero_grad()
+    return network
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -291,72 +288,29 @@ def has_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def _averaging(decay: float) -> Any:
-    """Running average whose first steps forget faster: the weights of the start are not worth remembering."""
-
-    def average(old: Tensor, new: Tensor, steps: Tensor | int) -> Tensor:
-        if not old.is_floating_point():
-            return new
-        return torch.lerp(old, new.to(old.dtype), 1 - min(decay, (1 + float(steps)) / (10 + float(steps))))
-
-    return average
+def _timed(batches: Iterable[_Batch], sums: dict[str, float]) -> Iterator[_Batch]:
+    """Pass the batches on, and add up the seconds spent "waiting" for them."""
+    asked = time.monotonic()
+    for batch in batches:
+        sums["waiting"] += time.monotonic() - asked
+        yield batch
+        asked = time.monotonic()
 
 
-@torch.no_grad()
-def detect_dataset(
-    model: SSD,
-    dataset: DetectionDataset,
-    *,
-    batch_size: int = 16,
-    workers: int = 0,
-    progress: bool = True,
-    **options: Any,
-) -> tuple[list[Detection], list[Target]]:
-    """Detect objects in every image of a data set.
-
-    Args:
-        model: on any device; it is put into evaluation mode.
-        dataset: images with targets in pixels.
-        batch_size: images at a time.
-        workers: processes that load images.
-        progress: show a bar on stderr.
-        options: those of `ssdlib.detection.detect`.
-
-    Returns:
-        Detections and targets, one dict an image, both on the CPU and in pixels: what `ssdlib.metrics.evaluate` takes.
-    """
-    model.eval()
-    device = model.priors.device
-    targets: list[Target] = []
-    detections: list[Detection] = []
-    loader = DataLoader(
-        _WithSize(dataset, model.recipe.image_size),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=list,
-    )
-    for batch in tqdm(loader, "detecting", leave=False, disable=not progress):
-        images = torch.stack([image for image, _, _ in batch]).to(device)
-        offsets, logits = model(images)
-        found = detect(offsets, logits, model.priors, **options)
-        for (_, target, size), detection in zip(batch, found, strict=True):
-            detection = {key: value.cpu() for key, value in detection.items()}
-            detection["boxes"] = detection["boxes"] * size
-            detections.append(detection)
-            targets.append(target)
-    return detections, targets
+def _means(place: runs.Place) -> dict[str, float]:
+    """The entries of a line of the log that are means over an epoch."""
+    sums, seconds = place.sums, max(place.seconds - place.epoch_began, 1e-9)
+    means = {name: sums[name] / sums["steps"] for name in ("localization", "confidence", "gradient_norm")}
+    rates = {"images_per_second": round(sums["images"] / seconds, 1), "waiting": round(sums["waiting"] / seconds, 3)}
+    return means | rates
 
 
-class _WithSize(Dataset[tuple[Tensor, Target, Tensor]]):
-    """Network input, untouched target in pixels, and (w, h, w, h) of the image."""
-
-    def __init__(self, dataset: DetectionDataset, size: int) -> None:
-        self.dataset, self.transform = dataset, model_input(size)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target, Tensor]:
-        image, target = self.dataset[index]
-        height, width = image.shape[-2:]
-        return self.transform(image, target)[0], target, torch.tensor([width, height, width, height])
+def _require_finite(measured: dict[str, float], place: runs.Place, dataset: DetectionDataset, batches: Batches) -> None:
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            what = "norm of the gradient" if name == "gradient_norm" else f"{name} loss"
+            images = ", ".join(image_name(dataset, index) for index in batches.images(place.batch))
+            raise FloatingPointError(
+                f"the {what} became {value} in step {place.step + 1} (epoch {place.epoch + 1}), and the weights were "
+                f"left as they were; the images of this step: {images}"
+            )

@@ -27,8 +27,10 @@ FLOORS: list[set[str]] = [
     {"loss", "detection"},
     {"backbones", "from_torchvision"},
     {"model"},
-    {"checkpoint"},
+    {"checkpoint", "anatomy"},
     {"data", "metrics"},
+    {"presets", "loading", "distributed", "pretrained"},
+    {"inference", "runs"},
     {"training"},
     {"plotting", "book"},
     {"widgets"},
@@ -36,8 +38,8 @@ FLOORS: list[set[str]] = [
 ]
 """The modules of ssdlib, lowest first. A module imports only from floors below its own."""
 
-SUMMED_UP = {"cli"}
-"""Packages that the API page shows as a whole: what is in their modules is not called from Python."""
+SUMMED_UP = {"cli", "widgets"}
+"""Packages that the API page shows as a whole."""
 
 TOP_ONLY = {"matplotlib", "typer", "anywidget", "ipywidgets", "IPython"}
 """Libraries that only plotting, the widgets and the command line may import."""

@@ -1,104 +1,36 @@
-"""Training: schedule, order, averaging and the promises of the loop, on a few images and a few steps."""
+"""Training: schedule, optimizer, one step, averaging, and the promises of the loop, on a few images and a few steps."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_run import QUICK, Images, empty_item, log_of, same_weights, sample_images, weights_of
 from torch import Tensor
 
 from ssdlib import training
-from ssdlib.boxes import iou
-from ssdlib.checkpoint import demo_model, load_model, read_description
+from ssdlib.checkpoint import load_model, read_description
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.data.transforms import Augmentation
+from ssdlib.loading import Batches
 from ssdlib.model import SSD, build_model
-from ssdlib.training import (
-    PRESETS,
-    ShuffledEpochs,
-    TrainConfig,
-    detect_dataset,
-    has_bfloat16,
-    make_optimizer,
-    rate_factor,
-    train,
-    train_step,
-)
-
-QUICK = TrainConfig(iterations=3, batch_size=2, warmup=0.0, augmentation=PRESETS["tiny"].augmentation)
-
-
-class Images:
-    """A data set in memory."""
-
-    def __init__(self, items: Sequence[tuple[Tensor, dict[str, Tensor]]], classes: Sequence[str]) -> None:
-        self.items, self.classes = list(items), tuple(classes)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.items[index]
+from ssdlib.presets import TrainConfig
+from ssdlib.training import has_bfloat16, make_optimizer, rate_factor, train, train_step
 
 
 @pytest.fixture(scope="module")
 def sample() -> Images:
-    """Seven images of the sample, which are of different sizes."""
-    dataset = VOCDataset(sample_root(), "train")
-    return Images([dataset[i] for i in range(7)], dataset.classes)
+    return sample_images()
 
 
 def four(sample: Images) -> Images:
     return Images(sample.items[:4], sample.classes)
-
-
-def log_of(run: Path) -> list[dict[str, Any]]:
-    """The lines of a log, without the time, which differs from run to run."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
-def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-    return all(torch.equal(a.state_dict()[name], value) for name, value in b.state_dict().items())
-
-
-def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
-
-
-# ---- configuration ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"optimizer": "adam"}, "optimizer must be 'sgd' or 'adamw', got 'adam'"),
-        ({"schedule": "linear"}, "schedule must be 'cosine' or 'steps', got 'linear'"),
-        ({"iterations": 0}, "at least 1, got 0"),
-        ({"batch_size": -2}, "at least 1, got .*-2"),
-        ({"warmup": 1.0}, "warmup"),
-        ({"warmup": -0.1}, "warmup"),
-        ({"average": 1.0}, "average"),
-        ({"learning_rate": 0.0}, "learning_rate above 0"),
-        ({"learning_rate": math.nan}, "learning_rate above 0"),
-    ],
-)
-def test_wrong_configurations(wrong: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(**wrong)
-
-
-def test_presets_are_valid():
-    assert "tiny" in PRESETS
-    for config in PRESETS.values():
-        assert replace(config) == config
-        assert config.architecture in training.build_model.__globals__["ARCHITECTURES"]
 
 
 def test_cosine():
@@ -145,22 +77,6 @@ def test_groups_of_the_optimizer(optimizer: str):
         assert weights["momentum"] == 0.8
 
 
-def test_order_of_the_images():
-    sampler = ShuffledEpochs(10, seed=3)
-    first = list(sampler)
-    assert list(sampler) == first
-    assert sorted(first) == list(range(10))
-    sampler.epoch = 2
-    third = list(sampler)
-    assert sorted(third) == list(range(20, 30))  # the epoch can be told from the index
-    assert [i - 20 for i in third] != first
-    assert list(ShuffledEpochs(10, seed=4)) != first
-    assert len(sampler) == 10
-
-
-# ---- one step --------------------------------------------------------------------------------------------------
-
-
 def batch(count: int = 2) -> tuple[Tensor, list[dict[str, Tensor]]]:
     target = {"boxes": torch.tensor([[0.1, 0.1, 0.6, 0.6]]), "labels": torch.tensor([1])}
     return torch.rand(count, 3, 256, 256), [{**target, "difficult": torch.tensor([False])}] * count
@@ -171,7 +87,7 @@ def test_a_step_changes_the_weights_and_returns_the_losses():
     images, targets = batch()
     before = weights_of(model)
     losses = train_step(model, images, targets, make_optimizer(model, QUICK), QUICK)
-    assert losses.keys() == {"localization", "confidence"}
+    assert losses.keys() == {"localization", "confidence", "gradient_norm"}
     assert all(isinstance(value, float) and math.isfinite(value) for value in losses.values())
     assert all(not torch.equal(before[name], p) for name, p in model.named_parameters() if p.dim() > 1)
 
@@ -207,9 +123,6 @@ def test_one_image_can_be_learned_by_heart(sample: Images, tmp_path: Path):
     assert totals[-1] < 0.4 * totals[0]
 
 
-# ---- a run -----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def run(sample: Images, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SSD]:
     """A run of 5 steps on 7 images: 3 batches of 2 make an epoch, so it ends in the second."""
@@ -235,8 +148,9 @@ def test_files_of_a_run(run: tuple[Path, SSD], sample: Images):
 
 def test_log_of_a_run(run: tuple[Path, SSD]):
     lines = [json.loads(line) for line in (run[0] / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    keys = {"epoch", "step", "learning_rate", "localization", "confidence", "seconds"}
-    assert all(line.keys() == keys for line in lines)
+    keys = {"epoch", "step", "learning_rate", "localization", "confidence", "gradient_norm"}
+    assert all(line.keys() == keys | {"images_per_second", "waiting", "seconds"} for line in lines)
+    assert all(line["images_per_second"] > 0 and 0 <= line["waiting"] <= 1 for line in lines)
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 3), (2, 5)]
     assert all(math.isfinite(value) for line in lines for value in line.values())
     assert 0 < lines[0]["seconds"] <= lines[1]["seconds"]
@@ -256,16 +170,6 @@ def test_another_seed_gives_another_run(run: tuple[Path, SSD], sample: Images, t
     other = train(replace(QUICK, iterations=5, seed=2), sample, tmp_path, progress=False)
     assert log_of(tmp_path)[0]["confidence"] != log_of(run[0])[0]["confidence"]
     assert not same_weights(other, run[1])
-
-
-def test_an_image_is_varied_anew_in_each_epoch(sample: Images):
-    dataset = training._ForModel(sample, 64, Augmentation(colour=False), seed=0)
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    first, again, next_epoch = dataset[2][0], dataset[2][0], dataset[2 + len(sample)][0]
-    assert torch.equal(first, again)
-    assert not torch.equal(first, next_epoch)
-    assert torch.equal(torch.get_rng_state(), state)  # the caller's random numbers are left alone
 
 
 def recorded_steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
@@ -313,9 +217,7 @@ def test_bfloat16(sample: Images, tmp_path: Path):
 
 
 def test_images_without_objects_can_be_trained_on(tmp_path: Path):
-    target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    empty = (torch.zeros(3, 60, 80, dtype=torch.uint8), {**target, "difficult": torch.zeros(0, dtype=torch.bool)})
-    model = train(QUICK, Images([empty] * 2, ["cat"]), tmp_path, progress=False)
+    model = train(QUICK, Images([empty_item()] * 2, ["cat"]), tmp_path, progress=False)
     assert all(p.isfinite().all() for p in model.parameters())
 
 
@@ -357,12 +259,41 @@ def failing_loss(after: int) -> Callable[..., dict[str, Tensor]]:
     return loss
 
 
-def test_a_run_stops_when_the_loss_is_not_finite(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_stops_when_the_loss_is_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dataset = VOCDataset(sample_root(), "test")
     monkeypatch.setattr(training, "multibox_loss", failing_loss(after=2))
-    with pytest.raises(FloatingPointError, match=r"the confidence loss became nan in step 3 \(epoch 2\)"):
-        train(replace(QUICK, iterations=9), four(sample), tmp_path, progress=False)
-    assert [line["step"] for line in log_of(tmp_path)] == [2]
+    config = replace(QUICK, iterations=9, seed=3)
+    with pytest.raises(FloatingPointError, match=r"the confidence loss became nan in step 3 \(epoch 1\)") as raised:
+        train(config, dataset, tmp_path, progress=False, save_every=1)
+    batches = Batches(len(dataset), 2, seed=3)
+    names = [str(dataset.image_path(index)) for index in batches.images(2)]
+    assert str(raised.value).endswith("the images of this step: " + ", ".join(names))
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["place"]["step"] == 2  # the last good one
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_stops_when_the_gradient_is_not_finite(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The loss is fine, but a part of its gradient is infinite."""
+    real = training.multibox_loss
+
+    def steep(offsets: Tensor, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        losses = real(offsets, *args, **kwargs)
+        offsets.register_hook(lambda gradient: gradient * math.inf)
+        return losses
+
+    monkeypatch.setattr(training, "multibox_loss", steep)
+    model = build_model("ssd_tiny", ["cat"]).train()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    for clip_norm in (10.0, None):
+        config = replace(QUICK, clip_norm=clip_norm)
+        measured = train_step(model, *batch(), make_optimizer(model, config), config)
+        assert math.isfinite(measured["localization"] + measured["confidence"])
+        assert not math.isfinite(measured["gradient_norm"])
+        assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    with pytest.raises(
+        FloatingPointError, match=r"norm of the gradient became (nan|inf) in step 1 .*index \d, index \d$"
+    ):
+        train(QUICK, four(sample), tmp_path, progress=False)
 
 
 def test_an_absurd_learning_rate_stops_the_run(sample: Images, tmp_path: Path):
@@ -371,52 +302,59 @@ def test_an_absurd_learning_rate_stops_the_run(sample: Images, tmp_path: Path):
         train(config, four(sample), tmp_path, progress=False)
 
 
-# ---- detection on a data set -----------------------------------------------------------------------------------
+def test_after_each_epoch(sample: Images, tmp_path: Path):
+    """What is called gets the averaged model; what it gives goes into the log."""
+    seen: list[tuple[dict[str, float], dict[str, Tensor]]] = []
+
+    def after_epoch(model: SSD, line: dict[str, float]) -> dict[str, float]:
+        assert not model.training
+        seen.append((line.copy(), weights_of(model)))
+        return {"extra": line["step"] + 0.5}
+
+    config = replace(QUICK, iterations=4, average=0.9)
+    model = train(config, four(sample), tmp_path, progress=False, after_epoch=after_epoch)
+    assert [(line["epoch"], line["step"], "extra" in line) for line, _ in seen] == [(1, 2, False), (2, 4, False)]
+    assert all(torch.equal(value, seen[-1][1][name]) for name, value in model.state_dict().items())
+    assert [line["extra"] for line in log_of(tmp_path)] == [2.5, 4.5]
 
 
-def test_detect_dataset_is_predict_image_by_image(sample: Images):
-    model = demo_model()
-    detections, targets = detect_dataset(model, sample, batch_size=3, progress=False, min_score=0.3, top_k=20)
-    assert len({image.shape for image, _ in sample.items}) > 1  # the sizes do differ
-    assert len(detections) == len(targets) == len(sample)
-    assert sum(len(found["boxes"]) for found in detections) >= 10
-    for (image, target), found, kept in zip(sample.items, detections, targets, strict=True):
-        (expected,) = model.predict([image], min_score=0.3, top_k=20)
-        assert found["labels"].tolist() == expected["labels"].tolist()
-        torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(found["boxes"], expected["boxes"], rtol=1e-4, atol=1e-2)
-        assert all(torch.equal(kept[key], target[key]) for key in target)  # untouched, in pixels
-        assert not found["boxes"].requires_grad
+# ---- torch.compile ---------------------------------------------------------------------------------------------
 
 
-def test_detections_are_in_pixels(sample: Images):
-    detections, targets = detect_dataset(demo_model(), sample, progress=False, min_score=0.5)
-    near: list[float] = []
-    for (image, _), found, target in zip(sample.items, detections, targets, strict=True):
-        height, width = image.shape[-2:]
-        assert (found["boxes"] <= torch.tensor([width, height, width, height]) + 1e-3).all()
-        near += iou(found["boxes"], target["boxes"]).amax(dim=1).tolist()
-    assert len(near) >= 10
-    assert sum(overlap > 0.5 for overlap in near) >= 0.8 * len(near)  # sure detections lie on objects
+def compiling(monkeypatch: pytest.MonkeyPatch, backend: Any) -> list[Any]:
+    """Let torch.compile take a backend that needs no C++ compiler; the list tells what it was called with."""
+    calls: list[Any] = []
+    real = torch.compile
+
+    def compile_(model: Any) -> Any:
+        calls.append(model)
+        return real(model, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return calls
 
 
-def test_detect_dataset_puts_the_model_into_evaluation_mode(sample: Images):
-    model = demo_model().train()
-    before = weights_of(model)
-    detect_dataset(model, four(sample), progress=False)
-    assert not model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+def test_a_compiled_network_makes_the_same_run(
+    sample: Images, run: tuple[Path, SSD], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls = compiling(monkeypatch, "eager")
+    model = train(replace(QUICK, iterations=5, seed=1, compile=True), sample, tmp_path, progress=False)
+    assert len(calls) == 1
+    assert log_of(tmp_path) == log_of(run[0])  # also the trial left no trace
+    assert same_weights(model, run[1])
 
 
-def test_detect_dataset_with_images_without_objects_and_without_images():
-    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    target = {**none, "difficult": torch.zeros(0, dtype=torch.bool)}
-    black = (torch.zeros(3, 90, 70, dtype=torch.uint8), target)
-    detections, targets = detect_dataset(demo_model(), Images([black] * 2, "abcdef"), progress=False, min_score=0.9)
-    assert [len(found["boxes"]) for found in detections] == [0, 0]
-    assert detections[0]["boxes"].shape == (0, 4)
-    assert [len(kept["boxes"]) for kept in targets] == [0, 0]
-    assert detect_dataset(demo_model(), Images([], "abcdef"), progress=False) == ([], [])
+def test_without_a_compiler_the_run_goes_on(
+    sample: Images, run: tuple[Path, SSD], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def backend(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler\nand a long story")
+
+    calls = compiling(monkeypatch, backend)
+    with pytest.warns(UserWarning, match=r"torch.compile does not work here \(.*\); the run goes on without it"):
+        model = train(replace(QUICK, iterations=5, seed=1, compile=True), sample, tmp_path, progress=False)
+    assert len(calls) == 1
+    assert same_weights(model, run[1])
 
 
 def test_has_bfloat16():
