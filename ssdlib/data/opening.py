@@ -41,6 +41,8 @@ def open_dataset(
     classes: Sequence[str] | None = None,
     *,
     keep_crowds: bool = True,
+    cache: bool = False,
+    progress: bool = True,
 ) -> RecordDataset:
     """Open an image set of one folder, or of several as one data set.
 
@@ -51,6 +53,8 @@ def open_dataset(
         classes: names of the classes; the label is the index + 1. If not given, those of the first folder, which all
             others must have too.
         keep_crowds: keep the crowds of the COCO layout, as difficult objects: right for evaluation, wrong for training.
+        cache: decode all images at once and keep them in memory; see :meth:`ssdlib.data.RecordDataset.cache_images`.
+        progress: show a bar on stderr meanwhile.
 
     Raises:
         FileNotFoundError: a folder, the image set, or a file is missing.
@@ -75,4 +79,7 @@ def open_dataset(
             )
         if part.classes != first.classes:  # the same in another order
             parts[number] = opened(folder, first.classes)
-    return JoinedDataset([first, *parts]) if parts else first
+    dataset = JoinedDataset([first, *parts]) if parts else first
+    if cache:
+        dataset.cache_images(progress)
+    return dataset

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from .annotations import Finding, Note, summarize
 from .images import load_image, read_header
@@ -61,6 +65,7 @@ class RecordDataset(Dataset[Any]):
         self._records = list(records)
         self.classes = classes
         self.transform = transform
+        self._pixels: Tensor | None = None  # of all decoded images, once they are cached
         self.findings = tuple(finding for record in self._records for finding in record.findings)
 
     def __len__(self) -> int:
@@ -68,7 +73,8 @@ class RecordDataset(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         record = self._records[index]
-        image, target = load_image(record.image_path, record.upright), self.target(index)
+        image = load_image(record.image_path, record.upright) if self._pixels is None else self._cached(index).clone()
+        target = self.target(index)
         return (image, target) if self.transform is None else self.transform(image, target)
 
     @property
@@ -92,6 +98,42 @@ class RecordDataset(Dataset[Any]):
             "labels": torch.from_numpy(record.labels.copy()),
             "difficult": torch.from_numpy(record.difficult.copy()),
         }
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Memory that all images take when they are decoded: a byte for each colour of each pixel."""
+        return sum(3 * width * height for width, height in (record.size for record in self._records))
+
+    def cache_images(self, progress: bool = True) -> None:
+        """Decode all images now and keep them in memory, `decoded_bytes` of it; samples stay the same.
+
+        The workers of a DataLoader share this memory with the process that starts them. Raises as `dataset[i]` does.
+        """
+        # One tensor for all: a process that is not forked gets each tensor through a file descriptor of its own.
+        self._pixels = torch.empty(self.decoded_bytes, dtype=torch.uint8)
+        self._starts = [0, *accumulate(3 * width * height for width, height in (r.size for r in self._records))]
+
+        def decode(index: int) -> None:
+            record = self._records[index]
+            self._cached(index).copy_(load_image(record.image_path, record.upright))
+
+        size = tqdm.format_sizeof(self.decoded_bytes, "B")
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let other threads run
+            done = pool.map(decode, range(len(self)))
+            try:
+                for _ in tqdm(done, f"decoding into {size} of memory", len(self), unit="image", disable=not progress):
+                    pass
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                self._pixels = None
+                raise
+
+    def _cached(self, index: int) -> Tensor:
+        """View (3, H, W) of an image in the cache."""
+        index = range(len(self))[index]
+        width, height = self._records[index].size
+        assert self._pixels is not None
+        return self._pixels[self._starts[index] : self._starts[index + 1]].view(3, height, width)
 
     def _warn_of_findings(self, name: str) -> None:
         """One warning for all findings, at the line that made the data set."""
