@@ -6,7 +6,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks lab constraints clean distclean
+.PHONY: help book test browser notebooks lab constraints clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,7 +33,13 @@ book: $(INSTALLED) ## Run every chapter that changed and build the site
 	$(BIN)/jupyter-book build . -W --keep-going
 	@echo "Open this page: $(CURDIR)/_build/html/index.html"
 
-test: $(INSTALLED) ## Lint, format, types, tests, and every number in the chapters
+# The tests of the pages and widgets take any Chromium that is there; without one they are skipped and say so.
+browser: $(INSTALLED)
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium; } || \
+		$(BIN)/playwright install chromium || echo "No Chromium could be installed: tests in a browser will be skipped." >&2
+
+test: $(INSTALLED) browser ## Lint, format, types, tests, and every number in the chapters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -7,9 +7,6 @@ function render({ model, el }) {
   const keys = ["box_a", "box_b"];
   const colors = [colorOf(1), colorOf(4)];
   const place = stage({ width, height, label: "Two boxes on a grid of 20 pixels" });
-  const grid = svg("g", { class: "ssd-grid", "aria-hidden": "true" });
-  for (let x = 0; x <= width; x += 20) grid.append(svg("line", { x1: x, x2: x, y1: 0, y2: height }));
-  for (let y = 0; y <= height; y += 20) grid.append(svg("line", { x1: 0, x2: width, y1: y, y2: y }));
   const union = keys.map(() => svg("rect", { class: "ssd-area-union" }));
   const shared = svg("rect", { class: "ssd-area-shared" });
   const boxes = keys.map((key, i) =>
@@ -22,7 +19,7 @@ function render({ model, el }) {
     }),
   );
   const tags = names.map((name) => tag(name));
-  place.node.append(grid, ...union, shared, ...boxes.map(({ node }) => node), ...tags);
+  place.node.append(gridLines(place), ...union, shared, ...boxes.map(({ node }) => node), ...tags);
   picture.append(
     place.node,
     html("p", { class: "ssd-hint" }, "Drag a box or its corners. By keyboard: arrow keys move, Shift and arrow keys resize."),
@@ -35,10 +32,10 @@ function render({ model, el }) {
     presets.map(({ name, box_a, box_b }) => button(name, () => put(model, { box_a, box_b }))),
   );
   const areas = readout([
-    { text: "area of A", color: colors[0] },
-    { text: "area of B", color: colors[1] },
-    { text: "intersection A ∩ B" },
-    { text: "union A + B − (A ∩ B)" },
+    { text: "A", color: colors[0] },
+    { text: "B", color: colors[1] },
+    { text: "intersection" },
+    { text: "union" },
   ]);
   const bar = html("div", { class: "ssd-bar", "aria-hidden": "true" }, html("i", {}), html("b", {}));
   bar.lastChild.style.left = "50%"; // the threshold of matching

@@ -1,0 +1,117 @@
+"""The built site: every page works from a file and from a server, without a kernel and with the network blocked.
+
+The site is built first, as `make book` does it; where the last build is still true that takes seconds. To test a site
+that was built elsewhere, name its folder in BUILT_SITE.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from browser import OpenPage, violations
+from playwright.sync_api import Page
+
+from ssdlib import widgets
+from ssdlib.widgets.sphinx_ext import SCRIPT, STYLE
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACE = re.compile(r'<div class="ssd-widget-place" data-module="(\w+)">.*?</script>', re.DOTALL)
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """Folder of the built site."""
+    if "BUILT_SITE" in os.environ:
+        return Path(os.environ["BUILT_SITE"])
+    command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "-W", "--keep-going"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return ROOT / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def chapters(site: Path) -> dict[str, list[str]]:
+    """Pages that hold widgets, with the modules of these."""
+    pages = {page.name: PLACE.findall(page.read_text(encoding="utf-8")) for page in sorted(site.glob("book/*.html"))}
+    return {name: modules for name, modules in pages.items() if modules}
+
+
+@pytest.fixture(scope="module")
+def server(site: Path) -> Iterator[str]:
+    """Address of the site on a server of this machine."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def wait_until_live(page: Page, count: int) -> None:
+    page.wait_for_function(
+        "n => document.querySelectorAll('.ssd-widget-place[data-live] .ssd-widget').length === n", arg=count
+    )
+
+
+def test_every_widget_has_its_place_in_the_book(chapters: dict[str, list[str]]) -> None:
+    classes = [getattr(widgets, name) for name in widgets.__all__ if name != "BookWidget"]
+    placed = {module for modules in chapters.values() for module in modules}
+    assert placed == {cls._module for cls in classes}
+
+
+def test_widgets_live_from_files_and_from_a_server(
+    site: Path, server: str, chapters: dict[str, list[str]], open_page: OpenPage
+) -> None:
+    for name, modules in chapters.items():
+        for address in ((site / "book" / name).as_uri(), f"{server}/book/{name}"):
+            page = open_page(address)
+            wait_until_live(page, len(modules))
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            page.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_widgets_on_their_pages_are_accessible(
+    site: Path, chapters: dict[str, list[str]], open_page: OpenPage, theme: str
+) -> None:
+    for name, modules in chapters.items():
+        page = open_page((site / "book" / name).as_uri(), theme=theme)
+        wait_until_live(page, len(modules))
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        assert violations(page, ".ssd-widget") == [], name
+        page.close()
+
+
+def test_widgets_fit_a_phone(site: Path, chapters: dict[str, list[str]], open_page: OpenPage) -> None:
+    for name, modules in chapters.items():
+        page = open_page((site / "book" / name).as_uri(), width=360, height=740)
+        wait_until_live(page, len(modules))
+        wide = page.eval_on_selector_all(".ssd-widget", "all => all.map(e => [e.scrollWidth, e.clientWidth])")
+        assert all(inside <= outside + 1 for inside, outside in wide), (name, wide)
+        page.close()
+
+
+def test_widgets_weigh_little(site: Path, chapters: dict[str, list[str]]) -> None:
+    shared = sum((site / "_static" / name).stat().st_size for name in (SCRIPT, STYLE))
+    for name in chapters:
+        text = (site / "book" / name).read_text(encoding="utf-8")
+        sizes = [len(match[0].encode()) for match in PLACE.finditer(text)]
+        assert shared + 3 * max(sizes) <= 400_000, (name, sizes)
+
+
+def test_pages_without_widgets_load_nothing_for_them(site: Path, chapters: dict[str, list[str]]) -> None:
+    for page in sorted(site.glob("book/*.html")):
+        assert (SCRIPT in page.read_text(encoding="utf-8")) == (page.name in chapters), page.name
