@@ -102,7 +102,7 @@ def test_train_keeps_its_options(run: Path, toy: Path):
     config = json.loads((run / "config.json").read_text())
     assert config["config"]["iterations"] == config["config"]["batch_size"] == 2
     assert config["config"]["bfloat16"] is False
-    assert (config["data"], config["image_set"]) == (str(toy.resolve()), "trainval")
+    assert (config["data"], config["image_set"]) == ([str(toy.resolve())], "trainval")
     assert (run / "log.jsonl").is_file()
 
 
@@ -111,7 +111,6 @@ def test_evaluate(run: Path, tmp_path: Path):
     result = call("evaluate", run, "--workers", 0, "--device", "cpu", "--ap", "11point", *files)
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "ap.json").read_text())
-    assert figures.keys() == {"mAP", "AP", "iou_threshold", "ap", "image_set", "images"}
     assert (figures["ap"], figures["images"], figures["image_set"], figures["iou_threshold"]) == (
         "11point",
         4,

@@ -12,9 +12,18 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from ssdlib.checkpoint import load_model
 from ssdlib.data import DataWarning
+from ssdlib.model import SSD
 
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint (.safetensors).")]
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="Folder of a run, a checkpoint (.safetensors), or torchvision:ssd300_vgg16 for COCO's classes.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU if there is one.')]
 WorkersOption = Annotated[
     int | None,
@@ -76,9 +85,17 @@ def checkpoint_of(run: Path) -> Path:
     return run / "model.safetensors" if run.is_dir() else run
 
 
-def data_of(run: Path) -> Path:
-    """The data set that a run was trained on, from its config.json."""
+def model_of(run: Path, device: torch.device) -> SSD:
+    """The detector of a run, of a checkpoint, or, for "torchvision:NAME", torchvision's with its weights for COCO."""
+    kind, colon, name = str(run).partition(":")
+    model = SSD.from_torchvision(name) if kind == "torchvision" and colon else load_model(checkpoint_of(run))
+    return model.to(device)
+
+
+def data_of(run: Path) -> list[Path]:
+    """The folders that a run was trained on, from its config.json."""
     config = run / "config.json"
     if not config.is_file():
         raise ValueError(f"{run} does not say which data it is for: name it with --data")
-    return Path(json.loads(config.read_text())["data"])
+    folders = json.loads(config.read_text())["data"]
+    return [Path(folder) for folder in ([folders] if isinstance(folders, str) else folders)]
