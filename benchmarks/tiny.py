@@ -10,25 +10,19 @@ mAP, and the log of the run. The chapters on training draw it.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import matplotlib.pyplot as plt
-import torch
-import torchvision
 import typer
+from record import circumstances, write_record
 
 from ssdlib.checkpoint import load_model, save_model
 from ssdlib.data import VOCDataset
 from ssdlib.plotting import show_detections, use_book_style
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(
@@ -52,29 +46,19 @@ def main(
         for command in (train, evaluate):
             subprocess.run(command, check=True)
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        figures = json.loads(result.read_text())
         record = {
             # Folders are named as a reader would: those of this machine mean nothing elsewhere.
             "command": [
                 _readable(command, {str(data): f"data/{data.name}", folder: "runs"}) for command in (train, evaluate)
             ],
-            "date": date.today().isoformat(),
-            "commit": _git("rev-parse", "--short", "HEAD")
-            + ("+changes" if _git("status", "--porcelain", "ssdlib") else ""),
-            "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": None},
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "torchvision": torchvision.__version__,
-            },
+            **circumstances(),
             "config": json.loads((run / "config.json").read_text())["config"],
             "seconds": log[-1]["seconds"],
-            **json.loads(result.read_text()),
+            **{key: value for key, value in figures.items() if key not in ("data", "model", "date", "versions")},
             "log": log,
         }
-        (ROOT / "benchmarks" / "results").mkdir(exist_ok=True)
-        target = ROOT / "benchmarks" / "results" / f"{name}.json"
-        target.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"recorded in {target.relative_to(ROOT)}")
+        write_record(record, name)
         model = load_model(run / "model.safetensors")
         if weights is not None:
             save_model(model, weights, half=True, training={"record": f"benchmarks/results/{name}.json"})
@@ -95,19 +79,6 @@ def _readable(command: list[str], names: dict[str, str]) -> str:
     for path, name in names.items():
         text = text.replace(path, name)
     return text
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

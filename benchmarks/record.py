@@ -1,0 +1,58 @@
+"""What every measurement says beside its figures: commit, date, hardware, versions; and where records go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from ssdlib.files import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def circumstances(device: str | torch.device = "cpu") -> dict[str, Any]:
+    """When, on what, and with which code something is measured; "+changes" where the package is not as committed."""
+    changed = "+changes" if _git("status", "--porcelain", "ssdlib") else ""
+    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
+    return {
+        "date": date.today().isoformat(),
+        "commit": _git("rev-parse", "--short", "HEAD") + changed,
+        "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    }
+
+
+def write_record(record: dict[str, Any], name: str, folder: Path = RESULTS) -> Path:
+    """Write a record to NAME.json, and say so."""
+    target = folder / f"{name}.json"
+    write_text(target, json.dumps(record, indent=1) + "\n")
+    print(f"recorded in {target}")
+    return target
+
+
+def _git(*arguments: str) -> str:
+    """The answer of git; empty where the code is no checkout, as on a machine that only got a copy."""
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
