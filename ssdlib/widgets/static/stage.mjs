@@ -25,6 +25,13 @@ function stage({ width, height, label, image = null }) {
   return { node, at, width, height };
 }
 
+function gridLines({ width, height }, step = 20) {
+  const grid = svg("g", { class: "ssd-grid", "aria-hidden": "true" });
+  for (let x = 0; x <= width; x += step) grid.append(svg("line", { x1: x, x2: x, y1: 0, y2: height }));
+  for (let y = 0; y <= height; y += step) grid.append(svg("line", { x1: 0, x2: width, y1: y, y2: y }));
+  return grid;
+}
+
 const boxAttributes = ([x0, y0, x1, y1]) => ({
   x: x0,
   y: y0,
