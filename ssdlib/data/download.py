@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -97,6 +96,7 @@ def download_voc(
     for archive in archives:
         folder = root / archive.folder
         if not is_complete(folder, archive):
+            _require_safe_unpacking()  # before hours of download
             path = root / "downloads" / archive.filename
             url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{archive.filename}"
             fetch(url, path, archive.md5, progress=progress, pause=pause)
@@ -242,26 +242,33 @@ def unpack(path: Path, root: Path, name: str, *, progress: bool = True) -> None:
             archive is in place then.
         OSError: the disk is full; or this Python is too old to unpack safely (before 3.10.12 and 3.11.4).
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise OSError("this Python cannot unpack archives safely: use 3.10.12, 3.11.4, 3.12 or a later one")
+    _require_safe_unpacking()
+    aside = root / f".{name}.part"
+    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
     _check_space(root, path.stat().st_size, f"unpack {path}")
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as aside:
-        try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tqdm(tar, desc=f"unpacking {path.name}", unit="file", disable=not progress):
-                    _refuse_strangers(path, member, name)
-                    tar.extract(member, aside, filter="data")
-        except tarfile.TarError as error:
-            raise ValueError(f"{path} cannot be unpacked: {error}; remove it and run again") from error
-        except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}; run again when that is mended", str(path)) from error
-        top = Path(aside) / "VOCdevkit" / name
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tqdm(tar, desc=f"unpacking {path.name}", unit="file", disable=not progress):
+                _refuse_strangers(path, member, name)
+                tar.extract(member, aside, filter="data")
+        top = aside / "VOCdevkit" / name
         for source in sorted(top.rglob("*")):
             target = root / name / source.relative_to(top)
             if source.is_dir():
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 os.replace(source, target)
+    except tarfile.TarError as error:
+        raise ValueError(f"{path} cannot be unpacked: {error}; remove it and run again") from error
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; run again when that is mended", str(path)) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _require_safe_unpacking() -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise OSError("this Python cannot unpack archives safely: use 3.10.12, 3.11.4, 3.12 or a later one")
 
 
 def _refuse_strangers(path: Path, member: tarfile.TarInfo, name: str) -> None:

@@ -83,7 +83,10 @@ def image_set_names(root: Path) -> list[str]:
         if not (root / part).is_dir():
             inside = sorted(p.parent.name for p in root.glob("*/Annotations"))
             hint = f"; did you mean {root / inside[0]}?" if inside else ""
-            raise FileNotFoundError(f"{root} is not in the VOC layout: no folder {part}{hint}")
+            raise FileNotFoundError(
+                f"{root} is not in the VOC layout: no folder {part}{hint}; "
+                "nor is it in the COCO layout: no file annotations/instances_*.json"
+            )
     return sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
 
 
