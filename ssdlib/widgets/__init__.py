@@ -8,5 +8,8 @@ from __future__ import annotations
 from ssdlib.widgets.base import BookWidget
 from ssdlib.widgets.encoding_playground import EncodingPlayground
 from ssdlib.widgets.jaccard import JaccardPlayground
+from ssdlib.widgets.matching_explorer import MatchingExplorer
+from ssdlib.widgets.nms_stepper import NmsStepper
+from ssdlib.widgets.prior_explorer import PriorExplorer
 
-__all__ = ["BookWidget", "EncodingPlayground", "JaccardPlayground"]
+__all__ = ["BookWidget", "EncodingPlayground", "JaccardPlayground", "MatchingExplorer", "NmsStepper", "PriorExplorer"]

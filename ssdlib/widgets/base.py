@@ -155,6 +155,11 @@ def image_url(image: str | os.PathLike[str] | Tensor | Image.Image, quality: int
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def open_url(address: str) -> Image.Image:
+    """The image that an address made by `image_url` holds."""
+    return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
+
+
 def png_url(figure: Figure, dots_per_inch: int = 100, colors: int = 96) -> str:
     """A figure as the address that holds it, with few colours, as pages carry many of them."""
     buffer = io.BytesIO()
