@@ -81,12 +81,14 @@ def test_the_record_says_what_was_measured(demo: Path, tmp_path: Path):
     file = tmp_path / "new" / "ap.json"
     options = {"min_score": 0.3, "max_overlap": 0.5, "top_k": 3}
     flags = [part for name, value in options.items() for part in ("--" + name.replace("_", "-"), value)]
-    result = call("evaluate", demo, "--data", sample_root(), *flags, "--inclusive", *CPU, "--json", file)
+    result = call("evaluate", demo, "--data", sample_root(), *flags, "--iou", 0.8, "--inclusive", *CPU, "--json", file)
     assert result.exit_code == 0, result.output
     record = json.loads(file.read_text())
-    wanted = evaluate(*expected(options), inclusive=True)
-    assert record["mAP"] == pytest.approx(wanted.mean)
-    assert wanted.mean != pytest.approx(evaluate(*expected({})).mean, abs=1e-3)  # the options matter
+    few, all_of_them = expected(options), expected({})
+    wanted = evaluate(*few, iou_threshold=0.8, inclusive=True).mean
+    assert record["mAP"] == pytest.approx(wanted)
+    assert wanted != pytest.approx(evaluate(*few, iou_threshold=0.8).mean, abs=1e-3)  # the options matter
+    assert wanted != pytest.approx(evaluate(*all_of_them, iou_threshold=0.8, inclusive=True).mean, abs=1e-3)
     assert record["detection"] == options
     assert record["inclusive"] is True
     model = demo_model()
