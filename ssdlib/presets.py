@@ -143,7 +143,7 @@ class PresetNote(NamedTuple):
     score: str
 
 
-_VOC = "--data data/VOCdevkit/VOC2007 --data data/VOCdevkit/VOC2012"
+_VOC = "--data data/VOC2007 --data data/VOC2012"
 _MEASURED = "benchmarks/results"
 _NOT_MEASURED = "not measured with ssdlib"
 
@@ -165,21 +165,21 @@ PRESET_NOTES = {
     "paper": PresetNote(
         "SSD300 on VGG-16 as in the paper, from weights for ImageNet, on VOC 2007 + 2012",
         f"ssd train --preset paper {_VOC} --out runs/ssd300",
-        "one GPU with 12 GB",
+        "one GPU with 12 GB (estimated)",
         "0.7 EFLOP: 5 hours at a sustained 40 TFLOP/s, if the data arrive as fast (arithmetic, not measured)",
         f"mAP 77.2 on VOC 2007 test (Liu et al. 2016, final version); {_NOT_MEASURED}",
     ),
     "paper512": PresetNote(
         "SSD512 on VGG-16 as in the paper, from weights for ImageNet, on VOC 2007 + 2012",
         f"ssd train --preset paper512 {_VOC} --out runs/ssd512",
-        "one GPU with 24 GB",
+        "one GPU with 24 GB (estimated)",
         "three times as long as preset paper, as there are 2.9 times as many pixels (arithmetic, not measured)",
         f"mAP 79.8 on VOC 2007 test (Liu et al. 2016, final version); {_NOT_MEASURED}",
     ),
     "scratch": PresetNote(
         "SSD300 on VGG-16 with batch normalisation, from random weights, on VOC 2007 + 2012",
         f"ssd train --preset scratch {_VOC} --out runs/scratch",
-        "one GPU with 24 GB",
+        "one GPU with 24 GB (estimated)",
         "twice as long as preset paper (arithmetic, not measured)",
         "on VOC 2007 test, SSD300 from scratch has mAP 69.6 without batch normalisation (Shen et al. 2017), and 78.0 "
         f"with it and a rate of 0.05, in a run that sees more images (Zhu et al. 2019); {_NOT_MEASURED}",

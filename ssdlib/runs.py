@@ -57,13 +57,12 @@ class Stateful(Protocol):
         """Bring it back."""
 
 
-def begin(out: Path, described: Mapping[str, Any], notes: Mapping[str, Any], resume: bool) -> None:
-    """Make the folder of a run, or make sure that the run in it is the one that is asked for.
+def check(out: Path, described: Mapping[str, Any], resume: bool) -> None:
+    """Make sure that a run can begin in a folder, or that the run in it is the one that is asked for.
 
     Args:
         out: the folder.
         described: "config", "classes", "images" and "fingerprint" of the run.
-        notes: further entries of config.json, which are not compared.
         resume: go on with a run that is in the folder. Where there is none, one begins.
 
     Raises:
@@ -74,13 +73,18 @@ def begin(out: Path, described: Mapping[str, Any], notes: Mapping[str, Any], res
         if not resume:
             raise FileExistsError(f"{out} already holds a run; choose another folder, or go on with it (--resume)")
         _require_same(out, described)
-        for leftover in out.glob(".*.part.*"):  # of a write that was killed
-            leftover.unlink()
         return
     strays = [name for name in (LOG, STATE, MODEL) if (out / name).exists()]
     if strays:
         raise FileExistsError(f"{out} holds {' and '.join(strays)}, but no {CONFIG} that says of which run")
-    write_text(out / CONFIG, json.dumps({**described, **notes}, indent=2) + "\n")
+
+
+def begin(out: Path, entries: Mapping[str, Any]) -> None:
+    """Make the folder of a run with its config.json, if that is not there; clean up after writes that were killed."""
+    for leftover in out.glob(".*.part.*"):
+        leftover.unlink()
+    if not (out / CONFIG).exists():
+        write_text(out / CONFIG, json.dumps(entries, indent=2) + "\n")
 
 
 def recorded_config(out: Path) -> tuple[TrainConfig, dict[str, Any]]:

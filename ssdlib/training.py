@@ -115,7 +115,7 @@ def train(
         "fingerprint": fingerprint(dataset),
     }
     if distributed.rank() == 0:
-        runs.begin(out, described, notes or {}, resume)
+        runs.check(out, described, resume)
     distributed.barrier()
     if runs.finished(out):
         runs.end(out)
@@ -123,6 +123,8 @@ def train(
 
     torch.manual_seed(config.seed)
     model = starting_model(config, dataset.classes, weights).to(device).to(memory_format=torch.channels_last)
+    if distributed.rank() == 0:
+        runs.begin(out, {**described, **(notes or {})})
     average = copy.deepcopy(model).eval()
     model = distributed.with_shared_statistics(model, device)
     network = distributed.shared(compiled(model, config) if config.compile else model, device)

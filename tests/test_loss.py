@@ -234,6 +234,24 @@ def test_batch_is_the_mean_of_its_images_weighted_by_their_positives(
         assert float(together[name]) == pytest.approx(total / max(sum(positives), 1), rel=1e-4, abs=1e-5)
 
 
+@given(targets=st.lists(target_strategy(NUM_CLASSES), min_size=2, max_size=3), seed=SEEDS, others=st.integers(0, 9))
+def test_parts_of_a_batch_add_up_to_its_loss(targets: list[dict[str, Tensor]], seed: int, others: int) -> None:
+    """With the number of positives of the whole batch as the divisor, as several processes have it."""
+    offsets, logits = random_predictions(seed, len(targets))
+    whole = multibox_loss(offsets, logits, targets, PRIORS)
+    positives = (assign_targets(targets, PRIORS, NUM_CLASSES)[0] > 0).sum()
+    parts = [
+        multibox_loss(offsets[i : i + 1], logits[i : i + 1], [target], PRIORS, total_positives=lambda _: positives)
+        for i, target in enumerate(targets)
+    ]
+    for name, value in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts), value, rtol=1e-4, atol=1e-5)
+    more = multibox_loss(offsets, logits, targets, PRIORS, total_positives=lambda here: here + others)
+    for name, value in whole.items():
+        divisors = max(1, int(positives)), max(1, int(positives) + others)
+        torch.testing.assert_close(more[name] * divisors[1], value * divisors[0], rtol=1e-4, atol=1e-5)
+
+
 @given(seed=SEEDS, objects=st.lists(st.integers(0, 4), min_size=1, max_size=3))
 def test_gradients_reach_the_chosen_priors_and_no_others(seed: int, objects: list[int]) -> None:
     targets = [random_target(seed + i, count) for i, count in enumerate(objects)]

@@ -33,8 +33,9 @@ FLOORS: list[set[str]] = [
     {"inference", "runs"},
     {"training"},
     {"plotting", "book"},
-    {"widgets"},
+    {"widgets", "tensorboard"},
     {"cli"},
+    {"__main__"},
 ]
 """The modules of ssdlib, lowest first. A module imports only from floors below its own."""
 
