@@ -58,6 +58,8 @@ def clear_errors() -> Iterator[None]:
 
             warnings.showwarning = show
             yield
+    except BrokenPipeError:
+        raise  # whoever reads the output, such as `head`, has enough: typer ends the program quietly
     except (OSError, ValueError, FloatingPointError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from None
