@@ -14,7 +14,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import ssdlib.checkpoint
 from ssdlib.backbones import Tiny
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.checkpoint import demo_model, export_model, load_model, read_description, save_model
@@ -102,6 +101,11 @@ def test_half_is_half_the_size_and_loads_as_float32(model: SSD, path: Path, tmp_
         assert got.dtype == expected.dtype, name
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-6)
     assert all(p.dtype == torch.float32 for p in model.parameters())  # the model itself was left alone
+
+
+def test_others_may_read_it_as_any_new_file(path: Path, tmp_path: Path):
+    (tmp_path / "other").write_text("")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_weights_in_another_memory_format(model: SSD, tmp_path: Path):
@@ -207,11 +211,11 @@ def test_a_model_without_a_name_is_refused(tmp_path: Path):
 def test_a_crash_while_writing_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch):
     before = path.read_bytes()
 
-    def crash(tensors: Any, file: Path, metadata: Any = None) -> None:
-        file.write_bytes(b"half a file")
+    def crash(file: Path, content: bytes) -> None:
+        file.write_text("half a file")
         raise OSError("disk full")
 
-    monkeypatch.setattr(ssdlib.checkpoint, "save_file", crash)
+    monkeypatch.setattr(Path, "write_bytes", crash)
     with pytest.raises(OSError, match="disk full"):
         save_model(small_model(), path)
     assert path.read_bytes() == before
