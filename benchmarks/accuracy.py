@@ -187,6 +187,20 @@ def main(
     train_images, rows = open_dataset(data, train_set), []
     test_images = open_dataset(data, test_set, train_images.classes)
     where = torch.device(device)
+    options = [f"--set {setting}" for setting in settings] + ["--bfloat16"] * bfloat16
+    options += [f"--architecture {each}" for each in architecture]
+    command = f"python benchmarks/accuracy.py --data data/{data.name} --name {name} --preset {preset} --peer {peer}"
+    record = {
+        # The folder is named as a reader would: that of this machine means nothing elsewhere.
+        "command": " ".join([command, *options, f"--seed {seed} --device {device} --ap {ap}"]),
+        **circumstances(where),
+        "threads": torch.get_num_threads(),
+        "config": {key: value for key, value in asdict(config).items() if key != "architecture"},
+        "images": {train_set: len(train_images), test_set: len(test_images)},
+        "ap": ap,
+        "iou_threshold": 0.5,
+        "networks": rows,
+    }
     for network in (*architecture, f"torchvision:{peer}"):
         model, log = fit(network, train_images, config, where, workers)
         seconds = log[-1]["seconds"]
@@ -202,21 +216,7 @@ def main(
             }
         )
         print(table(rows), flush=True)
-    options = [f"--set {setting}" for setting in settings] + ["--bfloat16"] * bfloat16
-    options += [f"--architecture {each}" for each in architecture]
-    command = f"python benchmarks/accuracy.py --data data/{data.name} --name {name} --preset {preset} --peer {peer}"
-    record = {
-        # The folder is named as a reader would: that of this machine means nothing elsewhere.
-        "command": " ".join([command, *options, f"--seed {seed} --device {device} --ap {ap}"]),
-        **circumstances(where),
-        "threads": torch.get_num_threads(),
-        "config": {key: value for key, value in asdict(config).items() if key != "architecture"},
-        "images": {train_set: len(train_images), test_set: len(test_images)},
-        "ap": ap,
-        "iou_threshold": 0.5,
-        "networks": rows,
-    }
-    write_record(record, name, results)
+        write_record(record, name, results)  # after each network: the next one may fail
 
 
 if __name__ == "__main__":

@@ -44,8 +44,11 @@ def write_record(record: dict[str, Any], name: str, folder: Path = RESULTS) -> P
 
 
 def _git(*arguments: str) -> str:
-    """The answer of git; empty where the code is no checkout, as on a machine that only got a copy."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    """The answer of git; empty where the code is no checkout, or there is no git, as on a machine that got a copy."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
