@@ -38,14 +38,19 @@ class PredictionConvolutions(nn.Module):
         self.convolutions = nn.ModuleList(
             self.convolution(inputs, k * outputs) for inputs, k in zip(channels, priors_per_cell, strict=True)
         )
+        for layer in self.convolutions:  # not as each is made: recorded runs drew their random numbers in this order
+            self.initialize(layer)
 
     @staticmethod
     def convolution(inputs: int, outputs: int) -> nn.Module:
         """The layer of one map: (N, inputs, H, W) -> (N, outputs, H, W)."""
-        layer = nn.Conv2d(inputs, outputs, 3, padding=1)
-        nn.init.xavier_uniform_(layer.weight)
+        return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    @staticmethod
+    def initialize(layer: nn.Module) -> None:
+        """Give the layer of one map the weights that training starts from."""
+        nn.init.xavier_uniform_(layer.weight)  # type: ignore[arg-type]
         nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        return layer
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Feature maps (N, C_k, H_k, W_k) -> (N, P, outputs), in the order of `make_priors`."""
@@ -67,9 +72,12 @@ class LitePredictions(PredictionConvolutions):
     @staticmethod
     def convolution(inputs: int, outputs: int) -> nn.Module:
         """The two layers of one map: (N, inputs, H, W) -> (N, outputs, H, W)."""
-        layers = nn.Sequential(lite_conv(inputs, inputs, 3), nn.Conv2d(inputs, outputs, 1))
-        lite_init(layers)
-        return layers
+        return nn.Sequential(lite_conv(inputs, inputs, 3), nn.Conv2d(inputs, outputs, 1))
+
+    @staticmethod
+    def initialize(layer: nn.Module) -> None:
+        """As torchvision's SSDLite."""
+        lite_init(layer)
 
 
 class SSD(nn.Module):
