@@ -5,11 +5,26 @@ They need the extra `ssdlib[widgets]` (anywidget and ipywidgets).
 
 from __future__ import annotations
 
+from ssdlib.widgets.anatomy_explorer import AnatomyExplorer
 from ssdlib.widgets.base import BookWidget
 from ssdlib.widgets.encoding_playground import EncodingPlayground
+from ssdlib.widgets.hard_negative_miner import HardNegativeMiner
 from ssdlib.widgets.jaccard import JaccardPlayground
 from ssdlib.widgets.matching_explorer import MatchingExplorer
 from ssdlib.widgets.nms_stepper import NmsStepper
+from ssdlib.widgets.precision_recall_explorer import PrecisionRecallExplorer
 from ssdlib.widgets.prior_explorer import PriorExplorer
+from ssdlib.widgets.quiz import Quiz
 
-__all__ = ["BookWidget", "EncodingPlayground", "JaccardPlayground", "MatchingExplorer", "NmsStepper", "PriorExplorer"]
+__all__ = [
+    "AnatomyExplorer",
+    "BookWidget",
+    "EncodingPlayground",
+    "HardNegativeMiner",
+    "JaccardPlayground",
+    "MatchingExplorer",
+    "NmsStepper",
+    "PrecisionRecallExplorer",
+    "PriorExplorer",
+    "Quiz",
+]

@@ -1,0 +1,238 @@
+"""AnatomyExplorer: a network layer by layer, from the image to the predictions for every prior."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import traitlets
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from ssdlib.anatomy import Anatomy, Layer, anatomy
+from ssdlib.checkpoint import demo_model
+from ssdlib.data import VOCDataset, sample_root
+from ssdlib.model import SSD, prepare, ssd300_vgg16
+from ssdlib.plotting import color_of
+from ssdlib.widgets.base import BookWidget, image_url, open_url
+
+CHANNELS = 6
+LARGEST = 40  # cells on a side of an activation as it is shown; larger ones are averaged
+TITLES = {"ssd_tiny": "the book's small network, trained", "ssd300_vgg16": "SSD300 on VGG-16, sizes only"}
+
+
+class AnatomyExplorer(BookWidget):
+    """The layers of a trained network with their activations on an image, and those of SSD300 with their sizes.
+
+    Args:
+        model: a trained SSD on a chain of convolutions (see `ssdlib.anatomy.anatomy`); by default the book's small
+            network.
+        image: a file, a tensor (3, H, W), a PIL image, or its address; by default a scene of the sample.
+        traits: any of the attributes.
+
+    Attributes:
+        network: "ssd_tiny" (the architecture of the model) or "ssd300_vgg16".
+        layer: 0 is the image, 1, 2, ... are the layers of the backbone, and one comes after the last: all predictions.
+        image: the picture, as the address that holds it.
+        networks: what is drawn, from `ssdlib.anatomy` and a pass of the model; it cannot be set.
+
+    Example:
+        >>> explorer = AnatomyExplorer()
+        >>> explorer.layer = 6
+        >>> explorer.current.name, explorer.current.shape, explorer.current.field
+        ('conv1_6', (96, 32, 32), 55)
+    """
+
+    _module = "anatomy_explorer"
+    _from_network = True
+
+    title = traitlets.Unicode("Anatomy explorer: from the image to the predictions").tag(sync=True)
+    image = traitlets.Unicode().tag(sync=True)
+    networks = traitlets.List(traitlets.Dict(), read_only=True).tag(sync=True)
+    network = traitlets.Unicode().tag(sync=True)
+    layer = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, model: SSD | None = None, image: Any = None, **traits: Any) -> None:
+        model = demo_model() if model is None else model
+        if not (isinstance(image, str) and image.startswith("data:")):
+            image = image_url(VOCDataset(sample_root(), "test").image_path(0) if image is None else image)
+        own = model.architecture or type(model.backbone).__name__
+        self._found = {own: anatomy(model), "ssd300_vgg16": _ssd300()[1]}
+        pictures = look_inside(model, open_url(image), self._found[own])
+        drawn = [drawn_network(own, model, self._found[own], pictures)]
+        if own != "ssd300_vgg16":
+            drawn.append(drawn_network("ssd300_vgg16", *_ssd300(), {}))
+        self.set_trait("networks", drawn)
+        super().__init__(**{"image": image, "network": own, **traits})
+
+    @traitlets.validate("network")
+    def _check_network(self, proposal: Any) -> str:
+        if proposal.value not in self._found:
+            raise traitlets.TraitError(f"network must be one of {list(self._found)}; got {proposal.value!r}")
+        return str(proposal.value)
+
+    @traitlets.validate("layer")
+    def _check_layer(self, proposal: Any) -> int:
+        last = len(self._found[self.network].layers) + 1
+        if not 0 <= proposal.value <= last:
+            raise traitlets.TraitError(
+                f"layer must be 0 (the image) to {last} (all predictions) for {self.network!r}; got {proposal.value}"
+            )
+        return int(proposal.value)
+
+    @traitlets.observe("network")
+    def _stay_inside(self, change: Any) -> None:
+        self.layer = min(self.layer, len(self._found[self.network].layers) + 1)
+
+    @property
+    def current(self) -> Layer | None:
+        """The layer that is shown; None for the image and for the predictions."""
+        layers = self._found[self.network].layers
+        return layers[self.layer - 1] if 0 < self.layer <= len(layers) else None
+
+    def describe(self) -> str:
+        """The network from end to end, and the layer that is shown, in words."""
+        drawn = next(each for each in self.networks if each["name"] == self.network)
+        maps = [each for each in drawn["layers"] if each["map"] >= 0]
+        sides = ", ".join(f"{each['shape'][1]} x {each['shape'][2]}" for each in maps)
+        sentence = (
+            f"The layers of {self.network} as bars, from the image of {drawn['size']} x {drawn['size']} pixels to "
+            f"maps of {sides} cells, which give {drawn['priors']} x (4 + {drawn['classes']}) predictions."
+        )
+        if self.current is None:
+            return sentence
+        c, h, w = self.current.shape
+        field = self.current.field
+        return (
+            f"{sentence} Shown is {self.current.name}: {c} x {h} x {w}, {self.current.parameters} parameters, a "
+            f"receptive field of {field} x {field} pixels."
+        )
+
+    def picture(self) -> Figure:
+        """The layers as bars as high as their maps; those that predict are coloured."""
+        found = self._found[self.network]
+        figure = Figure(figsize=(5.6, 2.8), layout="constrained")
+        ax = figure.add_subplot()
+        for number, layer in enumerate(found.layers):
+            k = found.maps.index(number) if number in found.maps else None
+            ax.bar(number, layer.shape[1], color="0.8" if k is None else color_of(k + 1), width=0.8)
+            if k is not None:
+                ax.text(number, layer.shape[1] * 1.1, str(layer.shape[1]), ha="center", fontsize=8)
+        ax.set_xticks(range(len(found.layers)), [layer.name for layer in found.layers], rotation=90, fontsize=7)
+        ax.set_yscale("log", base=2)
+        ax.set_ylabel("cells on a side")
+        ax.set_title(f"{self.network}: coloured maps predict", fontsize=9)
+        return figure
+
+
+@cache
+def _ssd300() -> tuple[SSD, Anatomy]:
+    with torch.device("meta"):
+        model = ssd300_vgg16(21)
+        return model, anatomy(model)
+
+
+@torch.no_grad()
+def look_inside(model: SSD, image: Image.Image, found: Anatomy) -> dict[str, dict[str, Any]]:
+    """Activations of each layer on an image, by the layer's name, and object scores where the layer predicts.
+
+    Args:
+        model: a trained SSD; it runs in evaluation mode.
+        image: RGB.
+        found: its anatomy.
+
+    Returns:
+        For each layer: "channels", the numbers of those that vary most; "picture", the address of a picture of them,
+        one below the other, each from 0 to its largest activation; "most", these largest activations. A layer that
+        predicts has "scores" too: a picture of the highest score of an object, 0..1, among the priors of each cell.
+    """
+    outputs: dict[str, Tensor] = {}
+    hooks = []
+    for layer in found.layers:
+        # A convolution stands first in its block: with its normalisation and ReLU.
+        path = layer.module if layer.kind == "pooling" else layer.module.rpartition(".")[0]
+        module = model.get_submodule(path)
+        hooks.append(
+            # A copy, as the next layer may work in place.
+            module.register_forward_hook(lambda _, __, out, name=layer.name: outputs.update({name: out[0].clone()}))
+        )
+    training = model.training
+    try:
+        _, logits = model.eval()(prepare(image, model.recipe.image_size)[None].to(model.priors.device))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    pictures: dict[str, dict[str, Any]] = {}
+    for layer in found.layers:
+        x = outputs[layer.name].float().cpu()  # (C, H, W)
+        channels = x.var(dim=(1, 2), correction=0).argsort(descending=True)[:CHANNELS].sort().values
+        most = x[channels].amax(dim=(1, 2))
+        shown = x[channels] / most.clamp(min=1e-6)[:, None, None]
+        pictures[layer.name] = {
+            "channels": channels.tolist(),
+            "most": [round(value, 2) for value in most.tolist()],
+            "picture": strip(shown),
+        }
+    objects = 1 - logits[0].float().cpu().softmax(dim=1)[:, 0]  # (P,)
+    for k, part in enumerate(model.recipe.map_slices()):
+        side = model.recipe.map_sizes[k]
+        best = objects[part].reshape(side, side, -1).amax(dim=2)
+        pictures[found.layers[found.maps[k]].name]["scores"] = strip(best[None])
+    return pictures
+
+
+def strip(tiles: Tensor) -> str:
+    """Tiles (K, H, W) of 0..1, one below the other, as the address of a PNG of 16 greys; 1 is white."""
+    side = min(LARGEST, tiles.shape[-1])
+    small = F.adaptive_avg_pool2d(tiles[None].clamp(0, 1), side)[0]
+    greys = (small * 15).round().to(torch.uint8).reshape(-1, side)
+    picture = Image.fromarray(greys.numpy(), "P")
+    picture.putpalette([level * 17 for level in range(16) for _ in range(3)])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True, bits=4)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def drawn_network(name: str, model: SSD, found: Anatomy, pictures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """All of a network that the page needs."""
+    recipe = model.recipe
+    layers = []
+    for number, layer in enumerate(found.layers):
+        k = found.maps.index(number) if number in found.maps else -1
+        heads = found.heads[k] if k >= 0 else ()
+        layers.append(
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "kernel": layer.kernel,
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "dilation": layer.dilation,
+                "shape": list(layer.shape),
+                "parameters": layer.parameters,
+                "step": layer.step,
+                "field": layer.field,
+                "start": layer.start,
+                "map": k,
+                "per_cell": recipe.priors_per_cell[k] if k >= 0 else 0,
+                "first": recipe.map_slices()[k].start if k >= 0 else 0,
+                "head_parameters": sum(head.parameters for head in heads),
+                **pictures.get(layer.name, {}),
+            }
+        )
+    return {
+        "name": name,
+        "title": TITLES.get(name, name),
+        "size": recipe.image_size,
+        "classes": model.num_classes,
+        "priors": recipe.num_priors,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trained": bool(pictures),
+        "layers": layers,
+    }
