@@ -1,7 +1,8 @@
 // Elements and controls that all widgets are made of: native where the browser has one, named, at least 44 px to touch.
 
 const SVG = "http://www.w3.org/2000/svg";
-let instances = 0; // makes the names of radio groups unique on a page
+// Makes the names of radio groups unique on a page; in a notebook every widget has a copy of this file of its own.
+let instances = Math.floor(1e9 * Math.random());
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
