@@ -72,7 +72,7 @@ def test_options_and_settings(toy: Path, tmp_path: Path):
 
 def test_several_folders(toy: Path, tmp_path: Path):
     other = make_toy_voc(tmp_path / "other", train=6, val=1, test=0, seed=3, sides=(96, 140), progress=False)
-    output = trained("--data", toy, "--data", other, "--out", tmp_path / "run", *QUICK)
+    output = trained("--data", toy, "--data", other, "--out", tmp_path / "run", *QUICK, "--cache")
     assert "15 images of 'trainval'" in output
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == [str(toy.resolve()), str(other)]
 

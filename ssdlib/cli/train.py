@@ -101,6 +101,7 @@ def train_command(
     ] = None,
     val_every: Annotated[int, typer.Option(min=1, help="Epochs between two such measurements.")] = 10,
     tensorboard: Annotated[bool, typer.Option(help="Curves and detections for TensorBoard, in OUT/events.")] = False,
+    cache: Annotated[bool, typer.Option(help="Decode all images once, and keep them in memory.")] = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = 0,
     device: DeviceOption = "auto",
@@ -131,7 +132,7 @@ def train_command(
             "image_set": image_set or notes.get("image_set", "trainval"),
             "weights": str(weights.resolve()) if weights else notes.get("weights"),
         }
-        dataset = open_dataset(folders, notes["image_set"], keep_crowds=False)
+        dataset = open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache)
         validation = open_dataset(folders, val_set, dataset.classes) if val_set else None
         count = worker_count(workers, device)
         if distributed.rank() == 0:
