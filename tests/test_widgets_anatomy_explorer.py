@@ -118,6 +118,8 @@ def test_bad_values_are_refused_and_change_nothing(model: SSD, trait: str, value
     with pytest.raises(TraitError, match=message):
         setattr(explorer, trait, value)
     assert explorer.state() == before
+    with pytest.raises(TraitError, match="network must be one of"):
+        AnatomyExplorer(model, layer=3, network="vgg")
 
 
 def test_a_shorter_network_moves_the_layer_to_its_end(model: SSD) -> None:
@@ -150,6 +152,7 @@ def test_stepping_through_by_keyboard(show: OpenPage, model: SSD) -> None:
     text = page.locator(".ssd-panel").inner_text()
     assert "96 × 32 × 32 (C × H × W)" in text
     assert "55 × 55 px" in text
+    assert "a prediction sees 71 × 71 px" in text
     assert "4 × 7 = 28 class scores" in text
     assert "numbers 0 to 4,095 of 5,456" in text
     assert page.locator(".ssd-tile").count() == CHANNELS + 1

@@ -125,6 +125,20 @@ def test_bad_values_are_refused_and_change_nothing(trait: str, value: object, me
     assert explorer.state() == before
 
 
+def test_bad_values_are_refused_from_the_start() -> None:
+    for wrong in ({"recipe": "ssd", "map": 2}, {"map": 3, "cell": (5, 0)}, {"map": 2, "recipe": "ssd"}):
+        with pytest.raises(TraitError, match=r"recipe must be one of|each 0 to 4"):
+            PriorExplorer(**wrong)
+
+
+def test_messages_of_a_page_may_hold_several_traits() -> None:
+    explorer = PriorExplorer(map=3)
+    explorer.set_state({"cell": [0, 0], "map": 6, "recipe": "ssd512-voc"})  # as ipywidgets hands them over
+    assert (explorer.recipe, explorer.map, explorer.cell) == ("ssd512-voc", 6, (0, 0))
+    explorer.set_state({"map": 0, "cell": [20, 30]})
+    assert (explorer.map, explorer.cell) == (0, (20, 30))
+
+
 def test_a_smaller_map_or_recipe_moves_the_cell_inside() -> None:
     explorer = PriorExplorer(recipe="ssd512-voc", map=0, cell=(63, 2))
     explorer.recipe = "ssd300-coco"

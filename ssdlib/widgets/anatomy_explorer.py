@@ -72,13 +72,12 @@ class AnatomyExplorer(BookWidget):
 
     @traitlets.validate("network")
     def _check_network(self, proposal: Any) -> str:
-        if proposal.value not in self._found:
-            raise traitlets.TraitError(f"network must be one of {list(self._found)}; got {proposal.value!r}")
+        self._layers(proposal.value)
         return str(proposal.value)
 
     @traitlets.validate("layer")
     def _check_layer(self, proposal: Any) -> int:
-        last = len(self._found[self.network].layers) + 1
+        last = len(self._layers(self.network)) + 1
         if not 0 <= proposal.value <= last:
             raise traitlets.TraitError(
                 f"layer must be 0 (the image) to {last} (all predictions) for {self.network!r}; got {proposal.value}"
@@ -87,12 +86,17 @@ class AnatomyExplorer(BookWidget):
 
     @traitlets.observe("network")
     def _stay_inside(self, change: Any) -> None:
-        self.layer = min(self.layer, len(self._found[self.network].layers) + 1)
+        self.layer = min(self.layer, len(self._layers(self.network)) + 1)
+
+    def _layers(self, network: str) -> tuple[Layer, ...]:
+        if network not in self._found:
+            raise traitlets.TraitError(f"network must be one of {list(self._found)}; got {network!r}")
+        return self._found[network].layers
 
     @property
     def current(self) -> Layer | None:
         """The layer that is shown; None for the image and for the predictions."""
-        layers = self._found[self.network].layers
+        layers = self._layers(self.network)
         return layers[self.layer - 1] if 0 < self.layer <= len(layers) else None
 
     def describe(self) -> str:
@@ -223,6 +227,7 @@ def drawn_network(name: str, model: SSD, found: Anatomy, pictures: dict[str, dic
                 "per_cell": recipe.priors_per_cell[k] if k >= 0 else 0,
                 "first": recipe.map_slices()[k].start if k >= 0 else 0,
                 "head_parameters": sum(head.parameters for head in heads),
+                "head_field": heads[0].field if heads else 0,
                 **pictures.get(layer.name, {}),
             }
         )

@@ -95,9 +95,8 @@ class PriorExplorer(BookWidget):
     @traitlets.validate("recipe", "compare")
     def _check_recipe(self, proposal: Any) -> str:
         name = proposal.trait.name
-        allowed = [*self._by_name, *([""] if name == "compare" else [])]
-        if proposal.value not in allowed:
-            raise traitlets.TraitError(f"{name} must be one of {allowed}; got {proposal.value!r}")
+        if not (name == "compare" and proposal.value == ""):
+            self._named(name, proposal.value)
         return str(proposal.value)
 
     @traitlets.validate("map")
@@ -131,7 +130,12 @@ class PriorExplorer(BookWidget):
 
     @property
     def _current(self) -> PriorRecipe:
-        return self._by_name[self.recipe]
+        return self._named("recipe", self.recipe)
+
+    def _named(self, trait: str, name: str) -> PriorRecipe:
+        if name not in self._by_name:
+            raise traitlets.TraitError(f"{trait} must be one of {list(self._by_name)}; got {name!r}")
+        return self._by_name[name]
 
     @property
     def indices(self) -> range:

@@ -150,7 +150,7 @@ function render({ model, el }) {
     { text: "receptive field" },
   ]);
   const heads = html("p", { class: "ssd-heads" });
-  const list = table({ caption: "All layers", head: ["layer", "C × H × W", "parameters", "sees"] });
+  const list = table({ caption: "All layers", head: ["layer", "C × H × W", "parameters", "sees, px"] });
   list.node.classList.add("ssd-layers");
   panel.append(heading, numbers.node, heads, list.node);
 
@@ -252,7 +252,8 @@ function render({ model, el }) {
           `${network.classes * k} class scores (background included) for each cell. ` +
           `${layer.shape[1]} × ${layer.shape[2]} × ${k} = ${thousands(rowsOf(layer))} rows, numbers ` +
           `${thousands(layer.first)} to ${thousands(layer.first + rowsOf(layer) - 1)} of ${thousands(network.priors)}. ` +
-          `${thousands(layer.head_parameters)} parameters.`,
+          `${thousands(layer.head_parameters)} parameters. Through their kernels a prediction sees ` +
+          `${layer.head_field} × ${layer.head_field} px.`,
       );
     } else if (number === last) {
       heads.replaceChildren(
@@ -264,7 +265,7 @@ function render({ model, el }) {
     }
     list.set(
       network.layers.map((each, i) => ({
-        cells: [each.name, sizes(each.shape), thousands(each.parameters), `${each.field} px`],
+        cells: [each.name, sizes(each.shape), thousands(each.parameters), String(each.field)],
         current: i + 1 === number,
         click: () => choose(i + 1),
       })),
