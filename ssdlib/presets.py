@@ -116,8 +116,7 @@ PRESETS = {
         pretrained=True,
     ),
     # Without ImageNet the first layers have to be learned from the boxes: batch normalisation makes a rate possible
-    # that is twenty times the paper's, and twice as many images are seen. ScratchDet starts at 0.05 with 128 images a
-    # step; the rate here is that one scaled to half the batch, and a little less.
+    # that is twenty times the paper's, and twice as many images are seen.
     "scratch": TrainConfig(
         architecture="ssd300_vgg16_bn",
         iterations=120_000,
@@ -181,8 +180,8 @@ PRESET_NOTES = {
         f"ssd train --preset scratch {_VOC} --out runs/scratch",
         "one GPU with 24 GB (estimated)",
         "twice as long as preset paper (arithmetic, not measured)",
-        "on VOC 2007 test, SSD300 from scratch has mAP 69.6 without batch normalisation (Shen et al. 2017), and 78.0 "
-        f"with it and a rate of 0.05, in a run that sees more images (Zhu et al. 2019); {_NOT_MEASURED}",
+        "on VOC 2007 test, SSD300 from scratch has mAP 69.6 without batch normalisation (Shen et al. 2017), and "
+        f"about 78 with it and a rate of 0.05 (Zhu et al. 2019); {_NOT_MEASURED}",
     ),
 }
 """One note for each preset. Published figures are the paper's, and none of ours; measured ones are in benchmarks/."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,8 @@ def torch_device(name: str) -> torch.device:
     """The device of that name, or of "auto"; ValueError if it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"  # torchrun: each process of a machine has a GPU of its own
     try:
         device = torch.device(name)
         torch.empty(0, device=device)  # a name can be right and the device not there

@@ -49,7 +49,7 @@ _COCO_THRESHOLDS = "0.5:0.95"
     epilog=example(
         "ssd evaluate runs/toy",
         "ssd evaluate runs/toy --ap 11point --json ap.json --plot curves.png",
-        "ssd evaluate runs/ssd300 --data data/VOCdevkit/VOC2007 --ap 11point --inclusive",
+        "ssd evaluate runs/ssd300 --data data/VOC2007 --ap 11point --inclusive",
     ),
 )
 def evaluate_command(
