@@ -32,14 +32,14 @@ FLOORS: list[set[str]] = [
     {"presets", "loading", "distributed", "pretrained"},
     {"inference", "runs"},
     {"training"},
-    {"plotting", "book"},
+    {"plotting", "book", "exercises"},
     {"widgets", "tensorboard"},
     {"cli"},
     {"__main__"},
 ]
 """The modules of ssdlib, lowest first. A module imports only from floors below its own."""
 
-SUMMED_UP = {"cli", "widgets"}
+SUMMED_UP = {"cli", "exercises", "widgets"}
 """Packages that the API page shows as a whole."""
 
 TOP_ONLY = {"matplotlib", "typer", "anywidget", "ipywidgets", "IPython"}
