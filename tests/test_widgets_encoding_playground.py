@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from traitlets import TraitError
 
 from ssdlib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssdlib.coding import decode, encode
-from ssdlib.widgets import EncodingPlayground
+from ssdlib.widgets import EncodingPlayground, encoding_playground
 from ssdlib.widgets.base import read_static
 
 SOURCE = "\n".join(read_static(f"{name}.mjs") for name in ("maths", "encoding_playground"))
@@ -59,6 +60,10 @@ def test_bad_values_are_refused_at_once(name: str, value: object, message: str) 
     with pytest.raises(TraitError, match=message):
         setattr(playground, name, value)
     assert (playground.box, playground.prior, playground.variances) == before
+
+
+def test_example_runs() -> None:
+    assert doctest.testmod(encoding_playground).failed == 0
 
 
 def test_picture_and_words() -> None:

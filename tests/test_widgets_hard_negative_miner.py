@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ssdlib.checkpoint import demo_model
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.loss import assign_targets, background_loss, mine_hard_negatives, multibox_loss
 from ssdlib.model import prepare
-from ssdlib.widgets import HardNegativeMiner
+from ssdlib.widgets import HardNegativeMiner, hard_negative_miner
 from ssdlib.widgets.base import read_static
 
 SOURCE = "\n".join(read_static(f"{name}.mjs") for name in ("maths", "hard_negative_miner"))
@@ -117,6 +118,19 @@ def test_traits_are_checked_at_once(inputs: Inputs) -> None:
         HardNegativeMiner(image, truth, offsets[:, 1:], logits, priors, classes)
 
 
+def test_changes_from_a_page_arrive_together(inputs: Inputs) -> None:
+    widget = HardNegativeMiner(*inputs)
+    for ratio, shown in ((10, 150), (1, 15), (0, 0), (2, 30)):
+        widget.set_state({"shown": shown, "ratio": ratio})
+        assert (widget.ratio, widget.shown) == (ratio, shown)
+    widget.set_state({"shown": 7})
+    assert widget.shown == 7
+
+
+def test_example_runs() -> None:
+    assert doctest.testmod(hard_negative_miner).failed == 0
+
+
 def test_picture_and_words(inputs: Inputs) -> None:
     widget = HardNegativeMiner(*inputs)
     assert "15 positive priors and the 45 negatives" in widget.describe()
@@ -167,7 +181,7 @@ def test_ratio_and_steps_by_keyboard(show: OpenPage, inputs: Inputs) -> None:
 def test_playing_boxes_and_guesses(show: OpenPage, inputs: Inputs) -> None:
     widget = HardNegativeMiner(*inputs, ratio=1, shown=13)
     page = show(widget)
-    guesses = cells(page, "Most likely object at the mined")
+    guesses = cells(page, "Mined, by their most likely object")
     assert sum(int(count) for _, count in guesses) == 15
     assert {name for name, _ in guesses} == {widget.classes[row[4] - 1] for row in widget.scene["negatives"][:15]}
     page.get_by_role("button", name="Play").click()

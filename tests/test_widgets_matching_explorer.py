@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from ssdlib.data import VOCDataset, sample_root
 from ssdlib.matching import best_priors, match
 from ssdlib.model import TINY
 from ssdlib.priors import make_priors
-from ssdlib.widgets import MatchingExplorer
+from ssdlib.widgets import MatchingExplorer, matching_explorer
 from ssdlib.widgets.base import read_static
 
 SOURCE = "\n".join(read_static(f"{name}.mjs") for name in ("maths", "matching_explorer"))
@@ -108,6 +109,20 @@ def test_traits_are_checked_at_once_and_a_new_scene_starts_anew() -> None:
     assert (widget.step, widget.selected) == (3, -1)
     with pytest.raises(TraitError, match="selected must be -1 to 1"):
         widget.selected = 2
+
+
+def test_changes_from_a_page_arrive_together() -> None:
+    widget = explorer(selected=3, step=4)
+    widget.set_state({"step": 3, "selected": -1, "scene": SHARED})
+    assert (widget.scene, widget.step, widget.selected) == (SHARED, 3, -1)
+    widget.set_state({"step": 5, "selected": -1, "scene": "this image"})
+    assert (widget.scene, widget.step, widget.selected) == ("this image", 5, -1)
+    widget.set_state({"threshold": 0.37, "selected": 3})
+    assert (widget.threshold, widget.selected) == (0.37, 3)
+
+
+def test_example_runs() -> None:
+    assert doctest.testmod(matching_explorer).failed == 0
 
 
 def test_boxes_and_names_must_fit() -> None:

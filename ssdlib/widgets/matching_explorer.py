@@ -55,7 +55,7 @@ class MatchingExplorer(BookWidget):
         >>> image = torch.zeros(3, 100, 100)
         >>> explorer = MatchingExplorer(image, torch.tensor([[20.0, 20.0, 50.0, 50.0]]), ["ball"])
         >>> (explorer.positives == 0).sum().item()
-        4
+        5
         >>> explorer.threshold = 0.3
         >>> (explorer.positives == 0).sum().item()
         32

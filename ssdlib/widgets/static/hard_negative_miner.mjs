@@ -127,7 +127,7 @@ function render({ model, el }) {
     return { part, words, node: html("div", {}, html("div", { class: "ssd-bar", "aria-hidden": "true" }, part), words), name };
   });
   const others = readout([{ text: "localization loss (positives only)" }, { text: "sum of both losses, after mining" }]);
-  const claims = table({ caption: "Most likely object at the mined", head: ["object", "mined negatives"] });
+  const claims = table({ caption: "Mined, by their most likely object", head: ["object", "negatives"] });
   claims.node.classList.add("ssd-whole");
   panel.append(
     drawn.node,
@@ -177,6 +177,7 @@ function render({ model, el }) {
     });
     others.set([fixed(scene.sums.localization, 2), fixed(scene.sums.localization + after, 2)]);
     const counts = names.map((_, label) => scene.negatives.slice(0, mined).filter((entry) => entry[4] === label).length);
+    claims.node.hidden = mined === 0;
     claims.set(
       names
         .map((name, label) => ({ label, count: counts[label], cells: [[swatch(colorOf(label)), name], String(counts[label])] }))

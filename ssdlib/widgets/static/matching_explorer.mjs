@@ -74,7 +74,7 @@ function render({ model, el }) {
       return name;
     });
     if (!data.image) image.node.append(gridLines(image));
-    image.node.append(...boxes.flat(), lines, ...tags);
+    image.node.append(lines, ...boxes.flat(), ...tags);
     place.replaceChildren(html("div", { class: "ssd-clip" }, image.node));
     const objects = choice({
       label: "Show the priors of",
@@ -95,6 +95,7 @@ function render({ model, el }) {
     steps.set(step, last);
     const all = matchedPriors(data, least, step);
     const found = all.filter(({ object }) => selected < 0 || object === selected);
+    lines.setAttribute("class", found.length > 60 ? "ssd-many" : "");
     lines.replaceChildren(
       ...found.flatMap(({ row, own }) => {
         const [map, ...rest] = data.priors[row];
