@@ -34,9 +34,10 @@ def read_static(name: str) -> str:
 
 @cache
 def style_sheet() -> str:
-    """The style of all widgets, with the palette of the figures."""
+    """The style of all widgets, with the palette of the figures: what they share, then what one of them adds."""
     colors = "".join(f"  --ssd-{number}: {color};\n" for number, color in enumerate(PALETTE, start=1))
-    return f".ssd-widget-place,\n.ssd-widget {{\n{colors}}}\n\n{read_static('widgets.css')}"
+    files = ["widgets.css", *sorted(path.name for path in STATIC.glob("*.css") if path.name != "widgets.css")]
+    return "\n".join([f".ssd-widget-place,\n.ssd-widget {{\n{colors}}}\n", *map(read_static, files)])
 
 
 class BookWidget(anywidget.AnyWidget):
