@@ -117,7 +117,7 @@ def test_a_loss_that_explodes_names_the_files(toy: Path, tmp_path: Path):
 
 
 def test_ctrl_c_and_resume(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    args = ("--data", toy, *QUICK, "--iterations", 5, "--seed", 3)
+    args = ("--data", toy, *QUICK, "--iterations", 5, "--seed", 3, "--val-set", "val", "--val-every", 1)
     trained("--out", tmp_path / "whole", *args)
     real, steps = cli.train.train.__globals__["train_step"], 0
 
@@ -139,6 +139,7 @@ def test_ctrl_c_and_resume(toy: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "already holds a run" in refused("train", "--out", out, *args)
     trained("--out", out, "--resume", "--workers", 0, "--device", "cpu", "--threads", 1)
     assert log_of(out) == log_of(tmp_path / "whole")
+    assert all("mAP" in line for line in log_of(out))  # what is measured is taken from the run, too
     a, b = (load_model(run / "model.safetensors").state_dict() for run in (out, tmp_path / "whole"))
     assert all(torch.equal(a[name], b[name]) for name in b)
     # once more: it is finished

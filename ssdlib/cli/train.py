@@ -51,7 +51,8 @@ def list_presets(wanted: bool) -> None:
         "ssd train --preset tiny --data data/toy --out runs/toy",
         "ssd train --preset tiny --data data/toy --out runs/more --set momentum=0.95 --set augmentation.crop=0.5",
         "ssd train --out runs/more --resume",
-        "torchrun --nproc-per-node 8 -m ssdlib train --preset paper --data VOC2007 --data VOC2012 --out runs/ssd300",
+        "torchrun --nproc-per-node 8 -m ssdlib train --preset paper --data data/VOC2007 --data data/VOC2012 "
+        "--out runs/ssd300",
     ),
 )
 def train_command(
@@ -99,8 +100,12 @@ def train_command(
     val_set: Annotated[
         str | None, typer.Option(help="Measure the mAP (area, IoU 0.5) of this set of the same data in the course.")
     ] = None,
-    val_every: Annotated[int, typer.Option(min=1, help="Epochs between two such measurements.")] = 10,
-    tensorboard: Annotated[bool, typer.Option(help="Curves and detections for TensorBoard, in OUT/events.")] = False,
+    val_every: Annotated[
+        int | None, typer.Option(min=1, help="Epochs between two such measurements; by default 10.")
+    ] = None,
+    tensorboard: Annotated[
+        bool | None, typer.Option(help="Curves and detections for TensorBoard, in OUT/events.")
+    ] = None,
     cache: Annotated[bool, typer.Option(help="Decode all images once, and keep them in memory.")] = False,
     workers: WorkersOption = None,
     threads: ThreadsOption = 0,
@@ -131,15 +136,18 @@ def train_command(
             "data": folders,
             "image_set": image_set or notes.get("image_set", "trainval"),
             "weights": str(weights.resolve()) if weights else notes.get("weights"),
+            "val_set": val_set or notes.get("val_set"),
+            "val_every": val_every or notes.get("val_every", 10),
+            "tensorboard": notes.get("tensorboard", False) if tensorboard is None else tensorboard,
         }
         dataset = open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache)
-        validation = open_dataset(folders, val_set, dataset.classes) if val_set else None
+        validation = open_dataset(folders, notes["val_set"], dataset.classes) if notes["val_set"] else None
         count = worker_count(workers, device)
         if distributed.rank() == 0:
             typer.echo(f"{len(dataset)} images of {notes['image_set']!r}, classes: {', '.join(dataset.classes)}")
             if resume and runs.finished(out):
                 typer.echo(f"the run in {out} is finished")
-        events = out / "events" if tensorboard and distributed.rank() == 0 else None
+        events = out / "events" if notes["tensorboard"] and distributed.rank() == 0 else None
         try:
             train(
                 config,
@@ -151,7 +159,7 @@ def train_command(
                 resume=resume,
                 save_every=save_every,
                 weights=notes["weights"],
-                after_epoch=_after_epoch(config, dataset, validation, val_every, events, count),
+                after_epoch=_after_epoch(config, dataset, validation, notes["val_every"], events, count),
             )
         except KeyboardInterrupt as stopped:
             typer.echo(f"{stopped or 'stopped'}\ngo on with: ssd train --out {out} --resume", err=True)
