@@ -6,7 +6,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test browser notebooks lab constraints clean distclean
+.PHONY: help book test browser notebooks student lab constraints clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,6 +53,9 @@ ifneq ($(NB),)
 	$(BIN)/ruff format --quiet $(NB)
 	$(BIN)/python tools/notebooks.py run $(NB)
 endif
+
+student: $(INSTALLED) ## Make the notebooks without solutions, in build/student
+	$(BIN)/python tools/student.py
 
 lab: $(INSTALLED) ## Open the book in JupyterLab
 	$(BIN)/jupyter lab book
