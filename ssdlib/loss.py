@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssdlib.boxes import xyxy_to_cxcywh
 from ssdlib.coding import VARIANCES, Variances, encode
-from ssdlib.matching import UNMATCHED, match
+from ssdlib.matching import UNMATCHED, match_batch
 
 
 def multibox_loss(
@@ -91,16 +91,14 @@ def assign_targets(
     Raises:
         ValueError: as `multibox_loss`.
     """
-    labels, offsets = [], []
-    for i, target in enumerate(targets):
-        boxes, classes = _checked(i, target, num_classes, priors_cxcywh)
-        matched = match(boxes, priors_cxcywh, threshold)  # (P,)
-        positive = matched != UNMATCHED
-        of_prior = torch.zeros_like(matched)  # (P,), background
-        of_prior[positive] = classes[matched[positive]]
-        labels.append(of_prior)
-        offsets.append(encode(xyxy_to_cxcywh(boxes)[matched[positive]], priors_cxcywh[positive], variances))
-    return torch.stack(labels), torch.cat(offsets)
+    boxes, classes, image = _checked(targets, num_classes, priors_cxcywh)
+    matched = match_batch(boxes, image, len(targets), priors_cxcywh, threshold)  # (N, P), rows of `boxes`
+    positive = matched != UNMATCHED
+    own = matched[positive]  # (N_pos,)
+    labels = torch.zeros_like(matched)  # (N, P), background
+    labels[positive] = classes[own]
+    priors = priors_cxcywh[positive.nonzero()[:, 1]]  # (N_pos, 4)
+    return labels, encode(xyxy_to_cxcywh(boxes)[own], priors, variances)
 
 
 def background_loss(logits: Tensor) -> Tensor:
@@ -112,7 +110,7 @@ def background_loss(logits: Tensor) -> Tensor:
     Returns:
         (...): -log softmax(logits)[0].
     """
-    return logits.logsumexp(dim=-1) - logits[..., 0]
+    return -logits.log_softmax(dim=-1)[..., 0]
 
 
 def mine_hard_negatives(hardness: Tensor, positive: Tensor, negatives_per_positive: int = 3) -> Tensor:
@@ -148,21 +146,27 @@ def _require_shapes(offsets: Tensor, logits: Tensor, targets: Sequence[Any], pri
         )
 
 
-def _checked(i: int, target: dict[str, Any], num_classes: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The boxes (M, 4) and labels (M,) of image `i`, on the device of the priors, or a clear error."""
-    boxes = target["boxes"].to(like).reshape(-1, 4)
-    labels = target["labels"].to(like.device)
-    if labels.shape != boxes.shape[:1]:
-        raise ValueError(f"image {i} of the batch: {len(boxes)} boxes, but labels of shape {tuple(labels.shape)}")
-    if labels.is_floating_point() and len(labels):  # torch.tensor([]), the labels of no object, is a float tensor
-        raise ValueError(f"image {i} of the batch: labels must be int64, got {labels.dtype}")
+def _checked(targets: Sequence[dict[str, Any]], num_classes: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All boxes (T, 4), their labels (T,) and their images (T,), on the device of the priors, or a clear error."""
+    for i, target in enumerate(targets):
+        count, labels = target["boxes"].numel() // 4, target["labels"]
+        if labels.shape != (count,):
+            raise ValueError(f"image {i} of the batch: {count} boxes, but labels of shape {tuple(labels.shape)}")
+        if labels.is_floating_point() and count:  # torch.tensor([]), the labels of no object, is a float tensor
+            raise ValueError(f"image {i} of the batch: labels must be int64, got {labels.dtype}")
+    # One tensor for the batch: to check and to match image by image would leave most of the time to the calls.
+    boxes = torch.cat([target["boxes"].reshape(-1, 4).to(like.dtype) for target in targets]).to(like.device)
+    labels = torch.cat([target["labels"].long() for target in targets]).to(like.device)
+    counts = torch.tensor([target["labels"].numel() for target in targets])
+    image = torch.arange(len(targets)).repeat_interleave(counts).to(like.device)
     empty = ~(torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1))
-    if empty.any():
-        raise ValueError(f"image {i} of the batch: empty, swapped or not finite box {boxes[empty][0].tolist()} (xyxy)")
     unknown = (labels < 1) | (labels >= num_classes)
-    if unknown.any():
-        raise ValueError(
-            f"image {i} of the batch: label {int(labels[unknown][0])} is not one of 1..{num_classes - 1} "
-            f"(0 is background)"
+    if (empty | unknown).any():
+        row = int((empty | unknown).nonzero()[0])
+        wrong = (
+            f"empty, swapped or not finite box {boxes[row].tolist()} (xyxy)"
+            if empty[row]
+            else f"label {int(labels[row])} is not one of 1..{num_classes - 1} (0 is background)"
         )
-    return boxes, labels.long()
+        raise ValueError(f"image {int(image[row])} of the batch: {wrong}")
+    return boxes, labels, image

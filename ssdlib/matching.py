@@ -41,6 +41,48 @@ def match(boxes_xyxy: Tensor, priors_cxcywh: Tensor, threshold: float = 0.5) -> 
     return matched
 
 
+def match_batch(
+    boxes_xyxy: Tensor, image: Tensor, num_images: int, priors_cxcywh: Tensor, threshold: float = 0.5
+) -> Tensor:
+    """Match the priors with the objects of many images at once; the same as `match` for one image after the other.
+
+    Args:
+        boxes_xyxy: (T, 4), the objects of all images.
+        image: (T,) int64, the image of each, 0..num_images-1, never falling.
+        num_images: N.
+        priors_cxcywh: (P, 4), in the same unit.
+        threshold: as for `match`.
+
+    Returns:
+        (N, P) int64: a row of `boxes_xyxy`, or UNMATCHED (-1).
+
+    Raises:
+        ValueError: as `match`.
+    """
+    _require_valid(boxes_xyxy, priors_cxcywh)
+    num_objects, num_priors = len(boxes_xyxy), len(priors_cxcywh)
+    matched = image.new_full((num_images * num_priors,), num_objects)  # no object yet: larger than every row
+    if num_objects == 0 or num_priors == 0:
+        return torch.full_like(matched, UNMATCHED).reshape(num_images, num_priors)
+    overlaps = iou(boxes_xyxy, cxcywh_to_xyxy(priors_cxcywh))  # (T, P)
+    # Only few pairs reach the threshold, and only they are compared: for each prior of each image the largest overlap,
+    # of equal ones the earlier object.
+    row, prior = (overlaps >= threshold).nonzero(as_tuple=True)  # (K,) each
+    place, overlap = image[row] * num_priors + prior, overlaps[row, prior]
+    largest = torch.zeros_like(overlaps[:1]).expand(num_images, -1).flatten().scatter_reduce(0, place, overlap, "amax")
+    best = overlap == largest[place]
+    matched = matched.scatter_reduce(0, place[best], row[best], "amin")
+    matched = torch.where(matched == num_objects, UNMATCHED, matched).reshape(num_images, num_priors)
+
+    own = overlaps.argmax(dim=1)  # (T,)
+    if (image * num_priors + own).unique().numel() < num_objects:  # somewhere two objects share their best prior
+        counts = image.bincount(minlength=num_images).tolist()
+        own = torch.cat([best_priors(of_image) for of_image in overlaps.split(counts)])
+    has_own = own != UNMATCHED
+    matched[image[has_own], own[has_own]] = has_own.nonzero().squeeze(1)  # last: the first step has the last word
+    return matched
+
+
 def best_priors(overlaps: Tensor) -> Tensor:
     """Give every object a prior of its own, the pair with the largest overlap first (greedy, one to one).
 

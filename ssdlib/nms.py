@@ -41,3 +41,28 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, max_overlap: float) -> Tensor:
         overlap = iou(boxes_xyxy[best], boxes_xyxy[rest])[0]  # (len(rest),)
         candidates = rest[overlap <= max_overlap]
     return torch.cat(kept) if kept else candidates
+
+
+def nms_batch(boxes_xyxy: Tensor, groups: Tensor, max_overlap: float) -> Tensor:
+    """NMS of many lists at once, without a step for each box: for a GPU, which waits for the slowest list only.
+
+    A box is kept if no better box that is kept overlaps it too much. Begin with all kept, and judge all by that again
+    and again: after n rounds it is true of the best n boxes of each list at least, and it is true of all when nothing
+    changes any more, as a rule after a few rounds.
+
+    Args:
+        boxes_xyxy: (N, K, 4), the boxes of each list, best score first.
+        groups: (N, K), for instance the class; only boxes of one group suppress each other.
+        max_overlap: as for `nms`.
+
+    Returns:
+        (N, K) bool: the boxes that are kept.
+    """
+    rivals = (iou(boxes_xyxy, boxes_xyxy) > max_overlap) & (groups[:, :, None] == groups[:, None, :])  # (N, K, K)
+    rivals = rivals.triu(1)  # [n, i, j]: box i, the better one, suppresses box j if it is kept itself
+    kept = torch.ones_like(groups, dtype=torch.bool)
+    while True:
+        judged = ~(rivals & kept[:, :, None]).any(dim=1)
+        if torch.equal(judged, kept):
+            return kept
+        kept = judged

@@ -13,8 +13,8 @@ from torchvision.models.detection.ssd import SSD as TorchvisionSSD
 
 from ssdlib.boxes import cxcywh_to_xyxy, iou
 from ssdlib.coding import encode
-from ssdlib.detection import detect
-from ssdlib.nms import nms
+from ssdlib.detection import _nms_one_by_one, detect
+from ssdlib.nms import nms, nms_batch
 from ssdlib.priors import SSD300_COCO, SSD300_VOC, PriorRecipe, make_priors
 
 RECIPE = PriorRecipe("test", 64, (4, 2, 1), (0.25, 0.45, 0.7, 0.9), ((1.0, 2.0, 0.5), (1.0, "extra"), (1.0,)))
@@ -272,3 +272,37 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(ValueError, match=r"detect needs offsets .* got \("):
             detect(*wrong)
+
+
+@given(seed=st.integers(0, 2**31), top_k=st.integers(1, 30), max_candidates=st.integers(1, 60))
+def test_few_candidates_are_enough_only_if_they_decide(seed: int, top_k: int, max_candidates: int) -> None:
+    # Crowded boxes, of which NMS drops most: the first candidates give less than top_k, and the others count.
+    generator = torch.Generator().manual_seed(seed)
+    offsets, logits = random_predictions(seed, 2, 4)
+    offsets[0] = 0.01 * offsets[0]
+    logits[0] = logits[0] + 4 * torch.rand(len(PRIORS), 1, generator=generator) * torch.tensor([0, 2, 1, 1])
+    for i, found in enumerate(detect(offsets, logits, PRIORS, 0.05, 0.1, top_k, max_candidates=max_candidates)):
+        expected = slow_detect(offsets[i], logits[i], 0.05, 0.1, top_k, max_candidates)
+        assert found["labels"].tolist() == [label for label, _, _ in expected]
+        torch.testing.assert_close(found["scores"], torch.tensor([score for _, score, _ in expected]))
+
+
+@given(seed=st.integers(0, 2**31), max_overlap=st.sampled_from([0.1, 0.45, 0.8]), passing=st.integers(0, 40))
+def test_a_gpu_keeps_the_same_candidates(seed: int, max_overlap: float, passing: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    corner, size = torch.rand(3, 40, 4, generator=generator).split(2, dim=2)
+    boxes, labels = torch.cat((corner, corner + size), dim=2), torch.randint(1, 4, (3, 40), generator=generator)
+    passes = (torch.arange(40) < passing).expand(3, 40)
+    together = nms_batch(boxes, labels, max_overlap) & passes
+    assert torch.equal(_nms_one_by_one(boxes, labels, passes, max_overlap), together)
+
+
+def test_no_image_has_no_detections_and_nan_is_none() -> None:
+    offsets, logits = random_predictions(0, 2, 4)
+    assert detect(offsets[:0], logits[:0], PRIORS) == []
+    logits[0, :20] = torch.nan
+    logits[1] = torch.nan
+    some, none = detect(offsets, logits, PRIORS, 0.3)
+    assert len(none["labels"]) == 0
+    (expected,) = detect(offsets[:1, 20:], logits[:1, 20:], PRIORS[20:], 0.3)
+    torch.testing.assert_close(some, expected)

@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 
 from ssdlib.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from ssdlib.coding import encode
-from ssdlib.matching import UNMATCHED, best_priors, match
+from ssdlib.matching import UNMATCHED, best_priors, match, match_batch
 from ssdlib.priors import SSD300_VOC, make_priors
 
 # Float64 and a coarse grid: the slow reference rounds exactly as the vectorised code does, so ties are ties in both.
@@ -319,3 +319,39 @@ def test_inputs_are_not_changed(boxes: Tensor, priors_cxcywh: Tensor) -> None:
     assert torch.equal(boxes, before[0])
     assert torch.equal(priors_cxcywh, before[1])
     assert torch.equal(overlaps, before[2])
+
+
+# ---- many images at once ---------------------------------------------------------------------------------------
+
+
+@given(
+    counts=st.lists(st.integers(0, 4), min_size=1, max_size=4),
+    seed=st.integers(0, 2**31),
+    threshold=st.sampled_from([0.0, 0.25, 0.5, 1.0]),
+    num_priors=st.sampled_from([0, 1, 3, 30]),
+)
+def test_a_batch_is_matched_as_its_images(counts: list[int], seed: int, threshold: float, num_priors: int) -> None:
+    # Coordinates are eighths, so that overlaps are often equal, objects identical, and best priors shared.
+    generator = torch.Generator().manual_seed(seed)
+
+    def coarse(count: int) -> Tensor:
+        sides = torch.randint(0, 9, (2 * count, 2, 2), generator=generator).sort(dim=1).values
+        boxes = sides.flatten(1).float() / 8
+        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)][:count]
+        return torch.cat((boxes, torch.tensor([0.0, 0, 0.5, 0.5]).expand(count - len(boxes), 4)))
+
+    images = [coarse(count) for count in counts]
+    priors = xyxy_to_cxcywh(coarse(num_priors))
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    matched = match_batch(torch.cat(images), image, len(counts), priors, threshold)
+    assert matched.dtype == torch.int64
+    first = 0
+    for row, boxes in zip(matched, images, strict=True):
+        alone = match(boxes, priors, threshold)
+        assert torch.equal(row, torch.where(alone == UNMATCHED, UNMATCHED, alone + first))
+        first += len(boxes)
+
+
+def test_a_batch_refuses_a_wrong_box_too() -> None:
+    with pytest.raises(ValueError, match="object 1 has no valid box"):
+        match_batch(torch.tensor([[0.0, 0, 1, 1], [0.5, 0, 0.25, 1]]), torch.tensor([0, 1]), 2, torch.rand(3, 4))

@@ -9,7 +9,7 @@ from strategies import boxes_xyxy, scored_boxes
 from torch import Tensor
 
 from ssdlib.boxes import iou
-from ssdlib.nms import nms
+from ssdlib.nms import nms, nms_batch
 
 # Exact in every precision, so that "exactly equal" means the same to everybody.
 THRESHOLDS = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
@@ -142,3 +142,29 @@ def test_shapes_that_do_not_fit_are_refused(boxes: tuple[int, ...], scores: tupl
 def test_nan_score_is_refused() -> None:
     with pytest.raises(ValueError, match="score 1 is NaN"):
         nms(torch.rand(3, 4), torch.tensor([0.5, torch.nan, 0.1]), 0.5)
+
+
+@given(st.lists(scored_boxes(), min_size=1, max_size=3), THRESHOLDS, st.integers(0, 2**31))
+def test_a_batch_equals_each_group_alone(lists: list[tuple[Tensor, Tensor]], max_overlap: float, seed: int) -> None:
+    most = max(len(scores) for _, scores in lists)
+    groups = torch.randint(0, 3, (len(lists), most), generator=torch.Generator().manual_seed(seed))
+    # Short lists are filled with boxes of a group of their own.
+    batch = torch.zeros(len(lists), most, 4, dtype=lists[0][0].dtype)
+    for i, (boxes, scores) in enumerate(lists):
+        batch[i, : len(boxes)] = boxes[scores.argsort(descending=True, stable=True)]
+        groups[i, len(boxes) :] = 9
+    kept = nms_batch(batch, groups, max_overlap)
+    for i, (boxes, _) in enumerate(lists):
+        for group in range(3):
+            rows = (groups[i, : len(boxes)] == group).nonzero().squeeze(1)
+            expected = rows[nms(batch[i, rows], torch.arange(len(rows), 0, -1.0), max_overlap)]
+            assert torch.equal(rows[kept[i, rows]], expected)
+
+
+def test_a_chain_of_overlaps_is_judged_from_its_best_end() -> None:
+    # Each box overlaps the next one: every second stays, which takes as many rounds as there are boxes.
+    left = torch.arange(20) * 0.25
+    boxes = torch.stack((left, torch.zeros(20), left + 0.375, torch.ones(20)), dim=1)
+    kept = nms_batch(boxes[None], torch.zeros(1, 20), 0.1)
+    assert kept[0].tolist() == [i % 2 == 0 for i in range(20)]
+    assert nms_batch(torch.zeros(2, 0, 4), torch.zeros(2, 0), 0.5).shape == (2, 0)
