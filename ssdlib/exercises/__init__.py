@@ -8,7 +8,20 @@ raises.
 from __future__ import annotations
 
 from ssdlib.exercises.boxes import check_iou_of_partners
+from ssdlib.exercises.data import check_turn_boxes
+from ssdlib.exercises.metrics import check_outcomes
+from ssdlib.exercises.model import check_positions_in_use
+from ssdlib.exercises.nms import check_soft_nms
+from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
+from ssdlib.exercises.training import check_batch_norm
 
 __all__ = [
+    "check_batch_norm",
+    "check_bottle_recipe",
+    "check_index_of",
     "check_iou_of_partners",
+    "check_outcomes",
+    "check_positions_in_use",
+    "check_soft_nms",
+    "check_turn_boxes",
 ]
