@@ -4,6 +4,7 @@
     python tools/notebooks.py check [FILE ...]     report whatever is not as `run` leaves it
     python tools/notebooks.py to-md FILE.ipynb     write FILE.md beside it, for editing as text
     python tools/notebooks.py from-md FILE.md      write FILE.ipynb beside it, without outputs; then `run` it
+    python tools/notebooks.py new FILE.ipynb TITLE start a chapter from tools/chapter.md; then `run` it
 
 A clean notebook holds only what its reader needs: no times, no random ids, no widget state, no path of the machine
 that ran it. So two runs with equal results give equal files, and a difference between commits is a real one.
@@ -35,6 +36,7 @@ import kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
+TEMPLATE = ROOT / "tools" / "chapter.md"
 MAX_BYTES = 500_000
 CELL_TIMEOUT = 600  # seconds
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -201,6 +203,16 @@ def run(path: Path) -> None:
     write(path, dump(notebook))
 
 
+def new(path: Path, title: str) -> None:
+    """Write a chapter with the headings, exercises and figures of the template, to be filled in."""
+    if not re.fullmatch(r"\d\d_[a-z]\w*\.ipynb", path.name):
+        raise NotebookError(f"a chapter is named like 13_transfer.ipynb, not {path.name}")
+    if path.exists():
+        raise NotebookError("is there already, and was left as it is")
+    text = TEMPLATE.read_text(encoding="utf-8").replace("TITLE", title).replace("LABEL", path.stem[3:])
+    write(path, dump(clean(jupytext.reads(text, fmt="md:myst"))))
+
+
 def write(path: Path, text: str) -> None:
     """Write a file aside and move it into place, so that a reader never finds half of it."""
     aside = path.with_name(f".{path.name}.part")
@@ -211,9 +223,14 @@ def write(path: Path, text: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; return the number of notebooks with flaws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "check", "to-md", "from-md"])
+    parser.add_argument("action", choices=["run", "check", "to-md", "from-md", "new"])
     parser.add_argument("files", nargs="*", type=Path)
     options = parser.parse_args(arguments)
+    title = ""
+    if options.action == "new":
+        if len(options.files) != 2:
+            parser.error('new needs a file and a title: new book/13_transfer.ipynb "Transfer"')
+        title = str(options.files.pop())
     if not options.files and options.action in {"to-md", "from-md"}:
         parser.error(f"{options.action} needs a file")
     kernel_environment.settle()
@@ -227,6 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
                 raise NotebookError("\n".join(found))
             elif options.action == "to-md":
                 write(path.with_suffix(".md"), jupytext.writes(clean(jupytext.read(path)), fmt="md:myst"))
+            elif options.action == "new":
+                new(path, title)
             elif options.action == "from-md":
                 write(path.with_suffix(".ipynb"), dump(clean(jupytext.read(path, fmt="md:myst"))))
         except NotebookError as error:
