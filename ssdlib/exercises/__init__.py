@@ -8,6 +8,7 @@ raises.
 from __future__ import annotations
 
 from ssdlib.exercises.boxes import check_iou_of_partners
+from ssdlib.exercises.coding import check_change_variances
 from ssdlib.exercises.data import check_turn_boxes
 from ssdlib.exercises.metrics import check_outcomes
 from ssdlib.exercises.model import check_positions_in_use
@@ -18,6 +19,7 @@ from ssdlib.exercises.training import check_batch_norm
 __all__ = [
     "check_batch_norm",
     "check_bottle_recipe",
+    "check_change_variances",
     "check_index_of",
     "check_iou_of_partners",
     "check_outcomes",
