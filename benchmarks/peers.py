@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 import torchvision
+from PIL import Image
 from timing import Pair
 from torch import Tensor, nn
 from torchvision import tv_tensors
-from torchvision.io import ImageReadMode, read_image
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
@@ -54,22 +54,27 @@ def bare_detector() -> Any:
 
 
 def scene(images: int, objects: int, classes: int, priors: Tensor, seed: int = 0) -> list[Target]:
-    """Random objects, drawn again where the two matchings may differ.
+    """Random objects for which both libraries match the same.
 
-    That is where two objects have the same best prior (torchvision forgets one of them), or an overlap is the threshold
-    within rounding (theirs are computed in pixels).
+    They differ where two objects have the same best prior (torchvision forgets one of them), or where an overlap is the
+    threshold within rounding (theirs are computed in pixels).
     """
     generator = torch.Generator().manual_seed(seed)
-    targets = []
+    corners, targets = cxcywh_to_xyxy(priors), []
     while len(targets) < images:
-        size = 0.05 + 0.5 * torch.rand(objects, 2, generator=generator) ** 2
-        corner = torch.rand(objects, 2, generator=generator) * (1 - size)
-        boxes = torch.cat((corner, corner + size), dim=1)  # (M, 4)
-        labels = torch.randint(1, classes, (objects,), generator=generator)
-        overlaps = iou(boxes, cxcywh_to_xyxy(priors))
-        shared = overlaps.argmax(dim=1).unique().numel() < objects
-        if not shared and not torch.isclose(overlaps, torch.tensor(0.5), rtol=1e-5).any():
-            targets.append({"boxes": boxes, "labels": labels})
+        size = 0.05 + 0.5 * torch.rand(4 * objects + 8, 2, generator=generator) ** 2
+        corner = torch.rand(len(size), 2, generator=generator) * (1 - size)
+        boxes = torch.cat((corner, corner + size), dim=1)
+        overlaps = iou(boxes, corners)
+        clear = ~torch.isclose(overlaps, torch.tensor(0.5), rtol=1e-5).any(dim=1)
+        best, taken, chosen = overlaps.argmax(dim=1).tolist(), set(), []
+        for row in clear.nonzero().flatten().tolist():
+            if best[row] not in taken and len(chosen) < objects:
+                taken.add(best[row])
+                chosen.append(row)
+        if len(chosen) == objects:
+            labels = torch.randint(1, classes, (objects,), generator=generator)
+            targets.append({"boxes": boxes[chosen], "labels": labels})
     return targets
 
 
@@ -261,9 +266,9 @@ def pipeline(folder: Path, images: int = 24, size: int = 300) -> Pair:
     def theirs() -> list[tuple[Tensor, Target]]:
         results = []
         for file, each in zip(files, targets, strict=True):
-            image = read_image(str(file), ImageReadMode.RGB)
-            boxes = tv_tensors.BoundingBoxes(each["boxes"], format="XYXY", canvas_size=tuple(image.shape[-2:]))
-            results.append(their_transform(tv_tensors.Image(image), {**each, "boxes": boxes}))
+            image = Image.open(file).convert("RGB")
+            boxes = tv_tensors.BoundingBoxes(each["boxes"], format="XYXY", canvas_size=(image.height, image.width))
+            results.append(their_transform(image, {**each, "boxes": boxes}))
         return results
 
     def same(found: Any, expected: Any) -> str:
@@ -273,7 +278,8 @@ def pipeline(folder: Path, images: int = 24, size: int = 300) -> Pair:
             assert 0 <= target["boxes"].min() <= target["boxes"].max() <= 1 if len(target["boxes"]) else True
         # Chance differs; without it, decoding and resizing must agree.
         plain = model_input(size)(load_image(files[0]), targets[0])[0]
-        resized = v2.functional.resize(read_image(str(files[0]), ImageReadMode.RGB), [size, size], antialias=True)
+        theirs_plain = v2.functional.pil_to_tensor(Image.open(files[0]))
+        resized = v2.functional.resize(theirs_plain, [size, size], antialias=True)
         assert (plain - resized / 255).abs().max() <= 2.01 / 255
         return "images of the same shape and type; without augmentation within 2/255"
 
@@ -287,7 +293,7 @@ def pipeline(folder: Path, images: int = 24, size: int = 300) -> Pair:
 
 
 def write_photographs(folder: Path, count: int, size: tuple[int, int] = (500, 375)) -> list[Path]:
-    """JPEG files about as large as those of PASCAL VOC (a quarter of a byte a pixel... of smooth shapes and noise)."""
+    """JPEG files of the size of PASCAL VOC's, in pixels and about in bytes (80 kB): smooth colours and some noise."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for i in range(count):
@@ -296,7 +302,7 @@ def write_photographs(folder: Path, count: int, size: tuple[int, int] = (500, 37
         image = nn.functional.interpolate(smooth, size=(size[1], size[0]), mode="bicubic")[0]
         image = image + 0.06 * torch.randn(image.shape, generator=generator)
         files.append(folder / f"{i:05d}.jpg")
-        torchvision.io.write_jpeg((255 * image.clamp(0, 1)).byte(), str(files[-1]), quality=90)
+        v2.functional.to_pil_image(image.clamp(0, 1)).save(files[-1], quality=90)
     return files
 
 

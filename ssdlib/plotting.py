@@ -214,6 +214,47 @@ def draw_on_image(
     return drawn
 
 
+def show_growth(series: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Draw how seconds grow with the size of the work: one of the "series" of benchmarks/results/growth.json.
+
+    Args:
+        series: "work", "what" grows, and "points" with "size", "ours" and, if there is a rival, "theirs", in seconds.
+        ax: where to draw, with logarithmic scales, so that a straight line at 45 degrees is linear growth.
+    """
+    ax = plt.figure().add_subplot() if ax is None else ax
+    sizes = [point["size"] for point in series["points"]]
+    for side, color, marker in (("theirs", PALETTE[1], "s"), ("ours", PALETTE[0], "o")):
+        if side in series["points"][0]:
+            times = [1e3 * point[side] for point in series["points"]]
+            label = "torchvision" if side == "theirs" else "ssdlib"
+            ax.plot(sizes, times, marker=marker, markersize=4, color=color, label=label)
+    ax.set(xscale="log", yscale="log", xlabel=series["what"], ylabel="milliseconds", title=series["work"])
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30 if len(sizes) > 5 else 0)
+    ax.minorticks_off()
+    ax.legend()
+    return ax
+
+
+def show_ratios(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
+    """Draw our time as a share of the rival's: a bar for each row of benchmarks/results/speed.json, a tick its target.
+
+    Args:
+        rows: with "work", "ratio" and "target".
+        ax: where to draw.
+    """
+    ax = plt.figure(figsize=(6.4, 0.5 + 0.28 * len(rows))).add_subplot() if ax is None else ax
+    places = range(len(rows), 0, -1)
+    ax.barh(places, [row["ratio"] for row in rows], color=PALETTE[0], height=0.6)
+    ax.plot([row["target"] for row in rows], places, "|", color="black", markersize=12, label="target")
+    for place, row in zip(places, rows, strict=True):
+        ax.text(row["ratio"] + 0.01, place, f"{row['ratio']:.2f}", va="center", fontsize=7)
+    ax.axvline(1, color="gray", linewidth=0.8)
+    ax.set_yticks(places, [_plain(row["work"]) for row in rows])
+    ax.set(xlabel="our time / the rival's", xlim=(0, max(1.05, *(row["ratio"] + 0.1 for row in rows))))
+    ax.legend(loc="lower right")
+    return ax
+
+
 def _plain(name: str) -> str:
     """A class name for a figure, where matplotlib would read what stands between two dollars as a formula."""
     return name.replace("$", r"\$")

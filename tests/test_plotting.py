@@ -235,6 +235,32 @@ def test_tensors_become_pictures():
     assert plotting.to_pil(tensor / 255).getpixel((0, 0)) == (200, 0, 0)
 
 
+# ---- measurements ----------------------------------------------------------------------------------------------
+
+
+def test_growth_draws_every_point_of_both_sides():
+    points = [{"size": 21, "ours": 0.002, "theirs": 0.01}, {"size": 81, "ours": 0.004, "theirs": 0.04}]
+    ax = plotting.show_growth({"work": "detection", "what": "classes", "points": points})
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert lines.keys() == {"ssdlib", "torchvision"}
+    assert lines["ssdlib"].get_xdata().tolist() == [21, 81]
+    assert lines["ssdlib"].get_ydata().tolist() == pytest.approx([2, 4])
+    assert lines["torchvision"].get_ydata().tolist() == pytest.approx([10, 40])
+    alone = [{"size": 5, "ours": 1.0, "ours_peak": None}]
+    ax = plotting.show_growth({"work": "evaluation", "what": "images", "points": alone})
+    assert [line.get_label() for line in ax.get_lines()] == ["ssdlib"]
+
+
+def test_ratios_are_bars_with_their_targets():
+    ax = plotting.show_ratios(
+        [{"work": "a", "ratio": 0.25, "target": 0.5}, {"work": "$b", "ratio": 1.5, "target": 0.6}]
+    )
+    assert [bar.get_width() for bar in ax.patches] == [0.25, 1.5]
+    assert ax.get_lines()[0].get_xdata().tolist() == [0.5, 0.6]
+    assert ax.get_xlim()[1] > 1.5
+    ax.figure.canvas.draw()
+
+
 # ---- glue ------------------------------------------------------------------------------------------------------
 
 
