@@ -89,7 +89,7 @@ def test_answers_about_boxes_priors_and_offsets() -> None:
 
 def test_answers_about_matching_and_nms() -> None:
     exam = (BOOK / "teaching.md").read_text(encoding="utf-8")
-    overlaps = table(exam, "| | prior 0 |")
+    overlaps = table(exam, "| overlap | prior 0 |")
     assert overlaps.shape == (3, 4)
     assert best_priors(overlaps).tolist() == [0, 1, 3]
     best, objects = overlaps.max(dim=0)
@@ -98,7 +98,7 @@ def test_answers_about_matching_and_nms() -> None:
     assert naive == [0, 1, 1]
     assert overlaps[1].max() < 0.5, "object 1 is lost"
 
-    candidates = table(exam, "| | score | A |")
+    candidates = table(exam, "| candidate | score | A |")
     scores, theirs = candidates[:, 0], candidates[:, 1:]
     assert torch.equal(theirs, theirs.T)
     for max_overlap, expected in ((0.45, "ACD"), (0.55, "ABD")):
