@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ssdlib.data.batch_augmentation import NO_AUGMENTATION, Views, draw_view
 from ssdlib.data.transforms import Augmentation, Target, model_input
 
 
@@ -79,34 +80,56 @@ class Batches(Sampler[list[int]]):
         return [index % self.order.length for index in batch]
 
 
-class TrainingImages(Dataset[tuple[Tensor, Target]]):
-    """A data set through the input transform; the augmentation follows from seed, epoch and index alone."""
+class TrainingImages(Dataset[tuple[Any, Target]]):
+    """A data set through the input transform; the augmentation follows from seed, epoch and index alone.
 
-    def __init__(self, dataset: DetectionDataset, size: int, augmentation: Augmentation | None, seed: int) -> None:
+    With `on_device` the pixels are left as they are: a batch then is `Views`, whose `to(device)` transforms them.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        size: int,
+        augmentation: Augmentation | None,
+        seed: int,
+        on_device: bool = False,
+    ) -> None:
         self.dataset, self.transform, self.seed = dataset, model_input(size, augmentation), seed
+        self.size, self.augmentation, self.on_device = size, augmentation or NO_AUGMENTATION, on_device
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, epoch_and_index: int) -> tuple[Tensor, Target]:
+    def __getitem__(self, epoch_and_index: int) -> tuple[Any, Target]:
         index = epoch_and_index % len(self.dataset)
         image, target = self.dataset[index]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed, epoch_and_index))
-            return self.transform(image, target)
+            if not self.on_device:
+                return self.transform(image, target)
+            view, varied = draw_view(self.augmentation, self.size, image.shape[2], image.shape[1], target)
+            return (image, view), varied
+
+    def collate(self, batch: Sequence[tuple[Any, Target]]) -> tuple[Tensor | Views, list[Target]]:
+        """A batch of `self[i]`: (n, 3, S, S) or `Views`, and n targets."""
+        if not self.on_device:
+            return collate(batch)
+        seen, targets = zip(*batch, strict=True)
+        pixels, views = zip(*seen, strict=True)
+        return Views.of(pixels, views, self.size), list(targets)
 
 
 def make_loader(
     images: TrainingImages, batches: Batches, workers: int, device: torch.device
-) -> DataLoader[tuple[Tensor, list[Target]]]:
-    """Load batches, (n, 3, S, S) and n targets, in `workers` processes; pinned memory where the device is a GPU."""
+) -> DataLoader[tuple[Tensor | Views, list[Target]]]:
+    """Load batches, images or `Views` and n targets, in `workers` processes; pinned memory if the device is a GPU."""
     return DataLoader(
         images,  # type: ignore[arg-type]  # collate makes another type of it
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
-        collate_fn=collate,
+        collate_fn=images.collate,
         worker_init_fn=_leave_interrupts_to_the_main_process,
         generator=torch.Generator(),  # its own, so that loading draws no random number of the network's
     )

@@ -29,6 +29,8 @@ class TrainConfig:
         clip_norm: largest norm of the gradient; None does not clip.
         average: decay of the running average of the weights that is evaluated and saved; 0 keeps the last weights.
         augmentation: how the images are varied; None shows them as they are.
+        augment_on: where that is done: "loader", by the processes that load the images, or "device", for a whole batch
+            by the device that trains; for a GPU that waits for its images. The images are the same up to rounding.
         bfloat16: compute the network in bfloat16 (autocast) where that is safe.
         seed: of weights, order and augmentation. On a CPU the same seed gives the same run, whatever the number of
             workers.
@@ -52,6 +54,7 @@ class TrainConfig:
     clip_norm: float | None = 10.0
     average: float = 0.99
     augmentation: Augmentation | None = field(default_factory=Augmentation)
+    augment_on: str = "loader"
     bfloat16: bool = False
     seed: int = 0
     pretrained: bool = False
@@ -62,6 +65,8 @@ class TrainConfig:
             raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
         if self.schedule not in ("cosine", "steps"):
             raise ValueError(f"schedule must be 'cosine' or 'steps', got {self.schedule!r}")
+        if self.augment_on not in ("loader", "device"):
+            raise ValueError(f"augment_on must be 'loader' or 'device', got {self.augment_on!r}")
         if self.iterations < 1 or self.batch_size < 1:
             raise ValueError(f"iterations and batch_size must be at least 1, got {self.iterations}, {self.batch_size}")
         for name in ("warmup", "average", "momentum"):

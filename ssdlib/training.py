@@ -131,7 +131,8 @@ def train(
     average.load_state_dict(model.state_dict())
     optimizer = make_optimizer(model, config)
     schedule = LambdaLR(optimizer, lambda step: rate_factor(step / config.iterations, config))
-    images = TrainingImages(dataset, model.recipe.image_size, config.augmentation, config.seed)
+    on_device = config.augment_on == "device"
+    images = TrainingImages(dataset, model.recipe.image_size, config.augmentation, config.seed, on_device)
     loader = make_loader(images, batches, workers, device)
     parts: dict[str, runs.Stateful] = {"model": model, "average": average, "optimizer": optimizer, "schedule": schedule}
     place = runs.load_state(out, parts) if resume else runs.Place()
