@@ -10,6 +10,7 @@ from __future__ import annotations
 from ssdlib.exercises.boxes import check_iou_of_partners
 from ssdlib.exercises.coding import check_change_variances
 from ssdlib.exercises.data import check_turn_boxes
+from ssdlib.exercises.introduction import check_keep_surest
 from ssdlib.exercises.matching import check_match_table
 from ssdlib.exercises.metrics import check_outcomes
 from ssdlib.exercises.model import check_positions_in_use
@@ -23,6 +24,7 @@ __all__ = [
     "check_change_variances",
     "check_index_of",
     "check_iou_of_partners",
+    "check_keep_surest",
     "check_match_table",
     "check_outcomes",
     "check_positions_in_use",
