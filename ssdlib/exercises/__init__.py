@@ -11,6 +11,7 @@ from ssdlib.exercises.boxes import check_iou_of_partners
 from ssdlib.exercises.coding import check_change_variances
 from ssdlib.exercises.data import check_turn_boxes
 from ssdlib.exercises.introduction import check_keep_surest
+from ssdlib.exercises.loss import check_localization_loss, check_mine_by_rank
 from ssdlib.exercises.matching import check_match_table
 from ssdlib.exercises.metrics import check_outcomes
 from ssdlib.exercises.model import check_positions_in_use
@@ -25,7 +26,9 @@ __all__ = [
     "check_index_of",
     "check_iou_of_partners",
     "check_keep_surest",
+    "check_localization_loss",
     "check_match_table",
+    "check_mine_by_rank",
     "check_outcomes",
     "check_positions_in_use",
     "check_soft_nms",
