@@ -56,8 +56,8 @@ def bare_detector() -> Any:
 def scene(images: int, objects: int, classes: int, priors: Tensor, seed: int = 0) -> list[Target]:
     """Random objects for which both libraries match the same.
 
-    They differ where two objects have the same best prior (torchvision forgets one of them), or where an overlap is the
-    threshold within rounding (theirs are computed in pixels).
+    They differ where two objects have the same best prior (torchvision forgets one of them), and where rounding decides
+    (theirs is that of pixels): an overlap is the threshold, or an object overlaps two priors best.
     """
     generator = torch.Generator().manual_seed(seed)
     corners, targets = cxcywh_to_xyxy(priors), []
@@ -67,6 +67,8 @@ def scene(images: int, objects: int, classes: int, priors: Tensor, seed: int = 0
         boxes = torch.cat((corner, corner + size), dim=1)
         overlaps = iou(boxes, corners)
         clear = ~torch.isclose(overlaps, torch.tensor(0.5), rtol=1e-5).any(dim=1)
+        first, second = overlaps.topk(2, dim=1).values.unbind(1)
+        clear &= first - second > 1e-5
         best, taken, chosen = overlaps.argmax(dim=1).tolist(), set(), []
         for row in clear.nonzero().flatten().tolist():
             if best[row] not in taken and len(chosen) < objects:

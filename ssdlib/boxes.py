@@ -81,9 +81,10 @@ def intersection(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     # A side of all boxes in a row of its own: there are N * M pairs to compute, and strided memory is read slowly.
     a_left, a_top, a_right, a_bottom = _sides(a_xyxy[..., :, None, :])  # (..., N, 1) each
     b_left, b_top, b_right, b_bottom = _sides(b_xyxy[..., None, :, :])  # (..., 1, M) each
-    width = torch.minimum(a_right, b_right) - torch.maximum(a_left, b_left)  # (..., N, M)
-    height = torch.minimum(a_bottom, b_bottom) - torch.maximum(a_top, b_top)  # (..., N, M)
-    return width.clamp(min=0) * height.clamp(min=0)
+    width, height = torch.minimum(a_right, b_right), torch.minimum(a_bottom, b_bottom)  # (..., N, M) each
+    width -= torch.maximum(a_left, b_left)  # in place: to get new memory for N * M numbers takes longer than to fill it
+    height -= torch.maximum(a_top, b_top)
+    return width.clamp_(min=0) * height.clamp_(min=0)
 
 
 def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
@@ -105,7 +106,8 @@ def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     Source: Jaccard (1912); Liu et al. (2016), section 2.2, uses it to match priors with objects.
     """
     shared = intersection(a_xyxy, b_xyxy)
-    union = area(a_xyxy)[..., :, None] + area(b_xyxy)[..., None, :] - shared  # (..., N, M)
+    union = area(a_xyxy)[..., :, None] + area(b_xyxy)[..., None, :]
+    union -= shared  # (..., N, M)
     return torch.where(union > 0, shared / union, 0.0)
 
 

@@ -98,3 +98,23 @@ def test_growth(tmp_path: Path):
     record = json.loads((tmp_path / "small.json").read_text())
     assert [len(series["points"]) for series in record["series"]] == [1] * 7 + [2]
     assert (tmp_path / "small.svg").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_gpu_on_a_cpu(tmp_path: Path):
+    gpu = importlib.import_module("gpu")
+    gpu.main(name="small", device="cpu", workers=0, batch_size=2, small=True, results=tmp_path, **GPU_DEFAULTS)
+    record = json.loads((tmp_path / "small.json").read_text())
+    assert [(row["side"], row["source"], row["augmented"]) for row in record["training"]] == [
+        *(("ssdlib", source, where) for source in ("JPEG files", "memory") for where in ("loader", "device")),
+        ("torchvision, float32", "memory", "loader"),
+        ("torchvision, bfloat16", "memory", "loader"),
+    ]
+    assert all(row["images_per_second"] > 0 and 0 <= row["waiting"] <= 1 for row in record["training"])
+    assert [row["batch"] for row in record["inference"]] == [1, 1, 1, 2, 2, 2]
+    # The paper's network: 31 G multiplications and additions for an image, and as many twice again backwards.
+    assert record["limits"]["forward_flop"] == pytest.approx(2 * 31e9, rel=0.2)
+    assert record["limits"]["training_flop"] == pytest.approx(3 * record["limits"]["forward_flop"], rel=0.02)
+
+
+GPU_DEFAULTS: dict[str, Any] = {"data": None, "image_set": "trainval", "steps": 1, "compile_network": False}
