@@ -6,7 +6,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test browser notebooks student lab constraints clean distclean
+.PHONY: help book test browser pdf notebooks student lab constraints clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -47,6 +47,9 @@ test: $(INSTALLED) browser ## Lint, format, types, tests, and every number in th
 ifneq ($(NOTEBOOKS),)
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 book
 endif
+
+pdf: book browser ## Print the book to _build/ssd-from-scratch.pdf
+	$(BIN)/python tools/print_book.py
 
 notebooks: $(INSTALLED) ## Run the notebooks (NB=file for one) and save them clean
 ifneq ($(NB),)

@@ -16,6 +16,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import print_book
+import pypdf
 import pytest
 from browser import OpenPage, violations
 from playwright.sync_api import Page
@@ -115,3 +117,17 @@ def test_widgets_weigh_little(site: Path, chapters: dict[str, list[str]]) -> Non
 def test_pages_without_widgets_load_nothing_for_them(site: Path, chapters: dict[str, list[str]]) -> None:
     for page in sorted(site.glob("book/*.html")):
         assert (SCRIPT in page.read_text(encoding="utf-8")) == (page.name in chapters), page.name
+
+
+def test_the_book_prints_to_one_file(site: Path, tmp_path: Path) -> None:
+    path = tmp_path / "book.pdf"
+    sheets = print_book.print_book(site, path)
+    printed = pypdf.PdfReader(path)
+    assert len(printed.pages) == sheets
+    titles = [entry.title for entry in printed.outline]
+    assert titles[:3] == ["SSD from scratch", *titles[1:3]]
+    assert "Boxes and the Jaccard overlap" in titles[2]
+    assert len(titles) == len(print_book.pages(site))
+    text = "".join(page.extract_text() for page in printed.pages[:40])
+    assert "Who it is for" in text  # the first page of the book
+    assert "Solution to" not in text
