@@ -66,6 +66,10 @@ def other_format(a, b):
     return iou(xyxy_to_cxcywh(a), xyxy_to_cxcywh(b)).diagonal()
 
 
+def misread(a, b):
+    return torchvision.ops.box_iou(*(torchvision.ops.box_convert(x, "cxcywh", "xyxy") for x in (a, b))).diag()
+
+
 ANSWERS = {
     "check_iou_of_partners": (
         [loop, in_numpy, diagonal_of_table],
@@ -76,7 +80,8 @@ ANSWERS = {
             (with_epsilon, "a case of its own"),
             (not_a_number, "torch.where"),
             (whole_table, "whole table"),
-            (other_format, "expected: [0.230769]"),
+            (other_format, "Do not convert them"),
+            (misread, "centre and size"),
         ],
     ),
 }

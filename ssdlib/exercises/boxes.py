@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssdlib.boxes import area, cxcywh_to_xyxy, intersection, iou
+from ssdlib.boxes import area, cxcywh_to_xyxy, intersection, iou, xyxy_to_cxcywh
 from ssdlib.exercises.checking import Answer, Case, Mistake, check
 
 
@@ -89,5 +89,9 @@ _PARTNER_MISTAKES = [
     Mistake(
         "the boxes come as corners (`_xyxy`), and your result is that for boxes as centre and size.",
         lambda a, b: _partners(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)),
+    ),
+    Mistake(
+        "the boxes come as corners (`_xyxy`), and what they share is found from corners. Do not convert them.",
+        lambda a, b: _partners(xyxy_to_cxcywh(a), xyxy_to_cxcywh(b)),
     ),
 ]

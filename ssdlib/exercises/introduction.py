@@ -76,7 +76,7 @@ _SUREST_MISTAKES = [
         lambda found, least: found,
     ),
     Mistake(
-        "the boxes have stayed, only as many as there are high scores, but not those of the high scores.",
+        "these are as many rows as there are high scores, but the first ones and not those of the high scores.",
         lambda found, least: _chosen(found, torch.arange(int((found["scores"] >= least).sum()))),
     ),
     Mistake(
