@@ -12,6 +12,7 @@ the same run. With `--device cpu --small` it is a test of the script.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import statistics
 import sys
@@ -24,7 +25,6 @@ from typing import Annotated, Any
 
 import peers
 import torch
-import torchvision
 import typer
 from record import RESULTS, circumstances, write_record
 from torch import Tensor
@@ -142,10 +142,9 @@ def train_on(
     }
 
 
-def our_step(config: TrainConfig, device: torch.device) -> Callable[[Any, Any], Any]:
-    """A step of `ssd train` on a fresh SSD300."""
-    torch.manual_seed(0)
-    model = peers.SSD.from_torchvision(peers.detector(21)).train().to(device).to(memory_format=torch.channels_last)
+def our_step(name: str, config: TrainConfig, device: torch.device) -> Callable[[Any, Any], Any]:
+    """A step of `ssd train` on a network that was not trained yet."""
+    model = SSD.from_torchvision(peers.detector(21, name)).train().to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
     network = torch.compile(model) if config.compile else model
     if config.compile:
@@ -158,10 +157,9 @@ def our_step(config: TrainConfig, device: torch.device) -> Callable[[Any, Any], 
     return step
 
 
-def their_step(config: TrainConfig, device: torch.device, bfloat16: bool) -> Callable[[Any, Any], Any]:
-    """A step of torchvision's reference training, on a fresh ssd300_vgg16."""
-    model = torchvision.models.get_model("ssd300_vgg16", weights=None, weights_backbone=None, num_classes=21)
-    model.train().to(device)
+def their_step(name: str, config: TrainConfig, device: torch.device, bfloat16: bool) -> Callable[[Any, Any], Any]:
+    """A step of torchvision's reference training."""
+    model = copy.deepcopy(peers.detector(21, name)).train().to(device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )
@@ -180,16 +178,17 @@ def their_step(config: TrainConfig, device: torch.device, bfloat16: bool) -> Cal
 
 
 def trainings(
-    dataset: Any, config: TrainConfig, device: torch.device, workers: int, steps: int, warm_up: int
+    name: str, dataset: Any, config: TrainConfig, device: torch.device, workers: int, steps: int, warm_up: int
 ) -> Iterator[dict[str, Any]]:
     """Ours from files and from memory, augmented by the loader and on the device; then torchvision's."""
     for memory in (False, True):
         if memory:
             dataset.cache_images()
         for on_device in (False, True):
-            images = TrainingImages(dataset, 300, config.augmentation, config.seed, on_device)
+            size = 320 if "320" in name else 300
+            images = TrainingImages(dataset, size, config.augmentation, config.seed, on_device)
             loader = make_loader(images, Batches(len(dataset), config.batch_size, config.seed), workers, device)
-            figures = train_on(our_step(config, device), loader, device, steps, warm_up)
+            figures = train_on(our_step(name, config, device), loader, device, steps, warm_up)
             place = "device" if on_device else "loader"
             yield {"side": "ssdlib", "source": "memory" if memory else "JPEG files", "augmented": place, **figures}
     for bfloat16 in (False, True):
@@ -203,7 +202,7 @@ def trainings(
             pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,
         )
-        figures = train_on(their_step(config, device, bfloat16), loader, device, steps, warm_up)
+        figures = train_on(their_step(name, config, device, bfloat16), loader, device, steps, warm_up)
         kind = "torchvision, bfloat16" if bfloat16 else "torchvision, float32"
         yield {"side": kind, "source": "memory", "augmented": "loader", **figures}
 
@@ -214,13 +213,14 @@ def in_pixels(batch: Any) -> Any:
     return images, [{**each, "boxes": each["boxes"].as_subclass(Tensor)} for each in targets]
 
 
-def inferences(device: torch.device, large: int, repeats: int, compiled: bool) -> Iterator[dict[str, Any]]:
+def inferences(name: str, device: torch.device, large: int, repeats: int, compiled: bool) -> Iterator[dict[str, Any]]:
     """Seconds of network and of detection apart and together, for one image and for a batch; then torchvision's."""
-    theirs = peers.detector(21).eval().to(device)
+    theirs = peers.detector(21, name).eval().to(device)
     model = SSD.from_torchvision(theirs).to(device).to(memory_format=torch.channels_last)
     compiled_model = torch.compile(model, mode="max-autotune-no-cudagraphs") if compiled else model
     for batch in (1, large):
-        images = torch.rand(batch, 3, 300, 300, device=device).contiguous(memory_format=torch.channels_last)
+        size = model.recipe.image_size
+        images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
         # What a trained network would say: what random weights say is slow to rank, and nobody detects with them.
         offsets, logits = (each.to(device) for each in peers.trained_like(batch, 21, model.priors.cpu()))
 
@@ -271,14 +271,14 @@ def graphed(work: Callable[[], Any]) -> Callable[[], None]:
     return graph.replay
 
 
-def limits(device: torch.device, small: bool) -> dict[str, float]:
+def limits(name: str, device: torch.device, side: int) -> dict[str, float]:
     """What an image costs, and what the device can do: operations an image, and operations a second in bfloat16."""
-    model = SSD.from_torchvision(peers.detector(21)).train()
+    model = SSD.from_torchvision(peers.detector(21, name))
+    size = model.recipe.image_size
     with FlopCounterMode(display=False) as counter:
-        offsets, logits = model(torch.rand(1, 3, 300, 300))
+        offsets, logits = model(torch.rand(1, 3, size, size))
         forward = counter.get_total_flops()
         (offsets.sum() + logits.sum()).backward()
-    side = 512 if small else 8192
     a = torch.rand(side, side, device=device, dtype=torch.bfloat16)
     rate = 2 * side**3 / timed(lambda: a @ a, device, 5)
     return {
@@ -305,14 +305,15 @@ def main(
     results: Annotated[Path, typer.Option(help="Folder for the record.")] = RESULTS,
 ) -> None:
     """Measure, print, record after each figure."""
-    where = torch.device(device)
+    where, network = torch.device(device), "ssdlite320_mobilenet_v3_large" if small else "ssd300_vgg16"
     config = replace(PRESETS["paper"], batch_size=batch_size, bfloat16=True, compile=compile_network)
     config = replace(config, augmentation=Augmentation(), pretrained=False)
     command = f"python benchmarks/gpu.py --device {device} --workers {workers} --batch-size {batch_size}"
     record: dict[str, Any] = {
         "command": command + " --compile" * compile_network + (f" --data data/{data.name}" if data else ""),
         **circumstances(where),
-        "limits": limits(where, small),
+        "network": network,
+        "limits": limits(network, where, 512 if small else 8192),
         "training": [],
         "inference": [],
     }
@@ -320,8 +321,8 @@ def main(
         dataset: Any = open_dataset(data, image_set) if data else Photographs(Path(folder), 4 if small else 1024)
         warm_up = 1 if small else 20
         for part, rows in (
-            ("training", trainings(dataset, config, where, workers, 1 if small else steps, warm_up)),
-            ("inference", inferences(where, 2 if small else 64, 1 if small else 50, compile_network)),
+            ("training", trainings(network, dataset, config, where, workers, 1 if small else steps, warm_up)),
+            ("inference", inferences(network, where, 2 if small else 64, 1 if small else 50, compile_network)),
         ):
             for row in rows:
                 record[part].append(row)

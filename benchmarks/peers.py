@@ -40,10 +40,13 @@ RECIPES = {"SSD300": SSD300_COCO, "SSD512": SSD512_VOC}
 
 
 @cache
-def detector(classes: int) -> nn.Module:
-    """Torchvision's SSD300 with random weights; classes count background."""
+def detector(classes: int, name: str = "ssd300_vgg16") -> nn.Module:
+    """One of torchvision's detectors with random weights, whose scores differ; classes count background."""
     torch.manual_seed(0)
-    return torchvision.models.get_model("ssd300_vgg16", weights=None, weights_backbone=None, num_classes=classes)
+    model = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)
+    for parameter in model.head.parameters():
+        nn.init.normal_(parameter, std=0.002 if parameter.dim() > 1 else 0.5)
+    return model
 
 
 @cache
@@ -200,6 +203,10 @@ def inference(bfloat16: bool, images: int, classes: int = 21) -> Pair:
     theirs = detector(classes).eval()
     ours = SSD.from_torchvision(theirs).to(memory_format=torch.channels_last)
     batch = torch.rand(images, 3, 300, 300, generator=torch.Generator().manual_seed(7))
+    exact = SSD.from_torchvision(theirs)
+    for module in ours.modules():
+        if bfloat16 and isinstance(module, nn.Conv2d):
+            module.to(torch.bfloat16)  # else autocast makes bfloat16 of every weight for every batch
 
     @torch.inference_mode()
     def our_detections() -> list[dict[str, Tensor]]:
@@ -209,9 +216,10 @@ def inference(bfloat16: bool, images: int, classes: int = 21) -> Pair:
 
     def same(found: Any, expected: Any) -> str:
         if not bfloat16:
-            return same_detections(found, expected, 300)
+            # Of 174,640 scores many are equal within rounding, and then another box of a cluster may stay.
+            return same_detections(found, expected, 300, differing_share=0.05)
         with torch.inference_mode():
-            expected = torch.cat([p.flatten() for p in ours(batch)])
+            expected = torch.cat([p.flatten() for p in exact(batch)])
             with torch.autocast("cpu", torch.bfloat16):
                 found = torch.cat([p.flatten() for p in ours(batch)])
         error = float((found - expected).norm() / expected.norm())
@@ -358,7 +366,7 @@ def same_losses(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> str:
     return "both losses within 0.01%"
 
 
-def same_detections(ours: list[Target], theirs: list[Target], size: int) -> str:
+def same_detections(ours: list[Target], theirs: list[Target], size: int, differing_share: float = 0.02) -> str:
     """Each of our detections has one of theirs: same class, boxes within 0.05 pixels, scores within 1e-4.
 
     Of an image's last detections some may differ, where their scores are equal within rounding.
@@ -373,7 +381,7 @@ def same_detections(ours: list[Target], theirs: list[Target], size: int) -> str:
         apart = apart + 1000 * (a["labels"][:, None] != b["labels"])
         differing += int((apart.amin(dim=1) > 0.05).sum())
         total += len(a["scores"])
-    assert differing <= max(1, total // 50), f"{differing} of {total} detections differ"
+    assert differing <= max(1, differing_share * total), f"{differing} of {total} detections differ"
     return f"{total - differing} of {total} detections the same, scores within 1e-4"
 
 
