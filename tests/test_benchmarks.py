@@ -116,3 +116,14 @@ def test_gpu_on_a_cpu(tmp_path: Path):
 
 
 GPU_DEFAULTS: dict[str, Any] = {"data": None, "image_set": "trainval", "steps": 1, "compile_network": False}
+
+
+def test_single_steps_give_what_they_replace():
+    steps = importlib.import_module("steps")
+    pairs = [pair for pair, _ in zip(steps.steps(small=True), range(5), strict=False)]  # those before the network
+    for pair in pairs:
+        assert pair.same(pair.ours(), pair.theirs())
+    images, weights = torch.rand(2, 32, 64, 64), torch.rand(32, 32, 3, 3)
+    shares = steps.shares(lambda: torch.nn.functional.conv2d(images, weights).relu_())
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    assert len(shares) > 1
