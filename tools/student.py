@@ -28,6 +28,7 @@ DIRECTIVE = re.compile(
     flags=re.MULTILINE,
 )
 OPTION = re.compile(r"^:[\w-]+:.*\n", flags=re.MULTILINE)
+TERM = re.compile(r"\{term\}`([^`<]+?)(?: <[^`]*>)?`")
 GLUED = re.compile(r"\{glue:text\}`([^`]+)`")
 
 
@@ -69,7 +70,8 @@ def student_version(notebook: NotebookNode) -> NotebookNode:
         raise StudentError("the last solution does not end")
     for cell in cells:
         if cell.cell_type == "markdown":
-            cell.source = GLUED.sub(lambda m: glued.get(m[1], m[0]), cell.source).strip()
+            text = GLUED.sub(lambda m: glued.get(m[1], m[0]), cell.source)
+            cell.source = TERM.sub(r"*\1*", text).strip()
     return notebooks.clean(v4.new_notebook(cells=cells, metadata=notebook.metadata))
 
 
