@@ -76,7 +76,8 @@ def main(
         )
     measured.append({"work": "evaluation, 100 detections an image, 80 classes", "what": "images", "points": points})
     record = {
-        "command": f"OMP_NUM_THREADS={threads} python benchmarks/growth.py --name {name} --rounds {rounds}",
+        "command": f"OMP_NUM_THREADS={threads} python benchmarks/growth.py --name {name} --rounds {rounds}"
+        f" --threads {threads}",
         **circumstances(),
         "threads": threads,
         "rounds": rounds,

@@ -73,10 +73,15 @@ def detect(
     # candidate passes. Else the image is done again, with the candidates of each class.
     for i, others_pass in enumerate((best[:, -1] >= min_score).tolist()):
         if others_pass and len(results[i]["scores"]) < top_k:
-            best_of_class, prior = scores[i].t().topk(min(max_candidates, num_priors), dim=1)  # (C-1, K) each
-            best, order = best_of_class.flatten().sort(descending=True, stable=True)
-            labels = order // prior.shape[1] + 1
-            (results[i],) = found_among(slice(i, i + 1), best[None], prior.flatten()[None, order], labels[None])
+            passing = (scores[i] >= min_score).sum(dim=0)  # (C-1,)
+            if passing.max() <= max_candidates:  # no class has more than its share: all that pass
+                best, place = scores[i].flatten().topk(int(passing.sum()))
+                prior, labels = place // num_labels, place % num_labels + 1
+            else:
+                best_of_class, prior = scores[i].t().topk(min(max_candidates, num_priors), dim=1)  # (C-1, K) each
+                best, order = best_of_class.flatten().sort(descending=True, stable=True)
+                prior, labels = prior.flatten()[order], order // prior.shape[1] + 1
+            (results[i],) = found_among(slice(i, i + 1), best[None], prior[None], labels[None])
     return results
 
 

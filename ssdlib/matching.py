@@ -64,7 +64,9 @@ def match_batch(
     matched = image.new_full((num_images * num_priors,), num_objects)  # no object yet: larger than every row
     if num_objects == 0 or num_priors == 0:
         return torch.full_like(matched, UNMATCHED).reshape(num_images, num_priors)
-    overlaps = iou(boxes_xyxy, cxcywh_to_xyxy(priors_cxcywh))  # (T, P)
+    # In parts, as memory for intermediate results is slow to get where there are many objects.
+    corners = cxcywh_to_xyxy(priors_cxcywh)
+    overlaps = torch.cat([iou(part, corners) for part in boxes_xyxy.split(128)])  # (T, P)
     # Only few pairs reach the threshold, and only they are compared: for each prior of each image the largest overlap,
     # of equal ones the earlier object.
     row, prior = (overlaps >= threshold).nonzero(as_tuple=True)  # (K,) each
