@@ -228,7 +228,8 @@ def show_growth(series: Mapping[str, Any], ax: Axes | None = None) -> Axes:
             times = [1e3 * point[side] for point in series["points"]]
             label = "torchvision" if side == "theirs" else "ssdlib"
             ax.plot(sizes, times, marker=marker, markersize=4, color=color, label=label)
-    ax.set(xscale="log", yscale="log", xlabel=series["what"], ylabel="milliseconds", title=series["work"])
+    ax.set(xscale="log", yscale="log", xlabel=series["what"], ylabel="milliseconds")
+    ax.set_title(series["work"].split(",")[0])
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30 if len(sizes) > 5 else 0)
     ax.minorticks_off()
     ax.legend()
@@ -242,16 +243,17 @@ def show_ratios(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
         rows: with "work", "ratio" and "target".
         ax: where to draw.
     """
-    ax = plt.figure(figsize=(6.4, 0.5 + 0.28 * len(rows))).add_subplot() if ax is None else ax
+    ax = plt.figure(figsize=(6.4, 0.8 + 0.36 * len(rows))).add_subplot() if ax is None else ax
     places = range(len(rows), 0, -1)
-    ax.barh(places, [row["ratio"] for row in rows], color=PALETTE[0], height=0.6)
+    ax.barh(places, [row["ratio"] for row in rows], color=PALETTE[0], height=0.4)
     ax.plot([row["target"] for row in rows], places, "|", color="black", markersize=12, label="target")
     for place, row in zip(places, rows, strict=True):
         ax.text(row["ratio"] + 0.01, place, f"{row['ratio']:.2f}", va="center", fontsize=7)
     ax.axvline(1, color="gray", linewidth=0.8)
-    ax.set_yticks(places, [_plain(row["work"]) for row in rows])
+        ax.text(0, place + 0.24, _plain(row["work"]), va="bottom", fontsize=7)
+    ax.set_yticks([])
     ax.set(xlabel="our time / the rival's", xlim=(0, max(1.05, *(row["ratio"] + 0.1 for row in rows))))
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper right", bbox_to_anchor=(1, 1.08))
     return ax
 
 
