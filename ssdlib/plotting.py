@@ -249,8 +249,8 @@ def show_ratios(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
     ax.plot([row["target"] for row in rows], places, "|", color="black", markersize=12, label="target")
     for place, row in zip(places, rows, strict=True):
         ax.text(row["ratio"] + 0.01, place, f"{row['ratio']:.2f}", va="center", fontsize=7)
-    ax.axvline(1, color="gray", linewidth=0.8)
         ax.text(0, place + 0.24, _plain(row["work"]), va="bottom", fontsize=7)
+    ax.axvline(1, color="gray", linewidth=0.8)
     ax.set_yticks([])
     ax.set(xlabel="our time / the rival's", xlim=(0, max(1.05, *(row["ratio"] + 0.1 for row in rows))))
     ax.legend(loc="upper right", bbox_to_anchor=(1, 1.08))
