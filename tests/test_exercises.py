@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -178,3 +180,15 @@ def test_as_tensor_reads_nested_lists_of_anything() -> None:
     for odd in ("1", {"a": 1}, [1, "2"], [[1], [2, 3]], object()):
         with pytest.raises(Unreadable):
             as_tensor(odd)
+
+
+def test_every_checker_has_its_exercise_and_accepts_the_solution_there() -> None:
+    replies: dict[str, str] = {}
+    for path in sorted((Path(__file__).resolve().parent.parent / "book").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for name in re.findall(r"^(check_\w+)\(", cell.source, flags=re.MULTILINE):
+                assert cell.cell_type == "code", f"{path.name} calls {name} in a text"
+                replies[name] = "".join(output.get("text", "") for output in cell.outputs)
+    assert sorted(replies) == sorted(exercises.__all__)
+    for name, said in replies.items():
+        assert re.search("^Right: ", said, flags=re.MULTILINE), f"{name} in its chapter: {said}"
