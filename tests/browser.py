@@ -104,9 +104,10 @@ def set_state(page: Page, key: str, value: Any, number: int = 0) -> None:
     )
 
 
-def violations(page: Page, within: str | None = None) -> list[str]:
+def violations(page: Page, within: str | None = None, rules: list[str] | None = None) -> list[str]:
     """What axe-core finds wrong (on the page, or in a part of it) for readers who cannot see, point or tell colours."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page, context=within, options={"preload": False}).response["violations"]
+    options = {"preload": False, "resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
+    found = Axe().run(page, context=within, options=options).response["violations"]
     return [f"{rule['id']}: {node['html'][:160]} {node['failureSummary']}" for rule in found for node in rule["nodes"]]

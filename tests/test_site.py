@@ -12,9 +12,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import unquote
 
 import print_book
 import pypdf
@@ -62,6 +64,10 @@ def server(site: Path) -> Iterator[str]:
         http.shutdown()
 
 
+def pages(site: Path) -> list[Path]:
+    return sorted(path.resolve() for path in site.glob("book/*.html"))
+
+
 def wait_until_live(page: Page, count: int) -> None:
     page.wait_for_function(
         "n => document.querySelectorAll('.ssd-widget-place[data-live] .ssd-widget').length === n", arg=count
@@ -85,16 +91,39 @@ def test_widgets_live_from_files_and_from_a_server(
             page.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_widgets_on_their_pages_are_accessible(
-    site: Path, chapters: dict[str, list[str]], open_page: OpenPage, theme: str
-) -> None:
-    for name, modules in chapters.items():
-        page = open_page((site / "book" / name).as_uri(), theme=theme)
-        wait_until_live(page, len(modules))
-        assert page.evaluate("document.documentElement.dataset.theme") == theme
-        assert violations(page, ".ssd-widget") == [], name
-        page.close()
+def test_every_page_is_accessible(site: Path, chapters: dict[str, list[str]], open_page: OpenPage) -> None:
+    """In dark mode only the colours are others."""
+    for path in pages(site):
+        for theme, rules in (("light", None), ("dark", ["color-contrast"])):
+            page = open_page(path.as_uri(), theme=theme)
+            wait_until_live(page, len(chapters.get(path.name, [])))
+            assert page.evaluate("document.documentElement.dataset.theme") == theme
+            found = violations(page, rules=rules)
+            assert not found, "\n".join([f"{path.name}, {theme}:", *found])
+            page.close()
+
+
+def test_links_inside_the_book_hold(site: Path) -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in pages(site)}
+    names = {path: set(re.findall(r'\b(?:id|name)="([^"]+)"', text)) for path, text in texts.items()}
+    for path, text in texts.items():
+        for link in re.findall(r'<a\b[^>]*?href="([^"]+)"', text):
+            address, _, place = unescape(link).partition("#")
+            if re.match(r"[a-z]+:", address):
+                continue
+            target = (path.parent / unquote(address)).resolve() if address else path
+            assert target.is_file(), f"{path.name} links to {link}"
+            if place and target in names:
+                assert unquote(place) in names[target], f"{path.name} links to {link}: there is no such place"
+
+
+def test_no_page_is_heavy(site: Path) -> None:
+    """Without what the pages share: its own text, with the pictures that it shows."""
+    for path in pages(site):
+        text = path.read_text(encoding="utf-8")
+        pictures = {(path.parent / src).resolve() for src in re.findall(r'<img\b[^>]*?src="([^":]+)"', text)}
+        size = len(text.encode()) + sum(picture.stat().st_size for picture in pictures)
+        assert size <= 1_500_000, f"{path.name}: {size} bytes"
 
 
 def test_widgets_fit_a_phone(site: Path, chapters: dict[str, list[str]], open_page: OpenPage) -> None:
