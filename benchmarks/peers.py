@@ -153,8 +153,9 @@ class Trainers:
             "ssd300_vgg16", weights=None, weights_backbone=None, num_classes=classes
         ).train()
         self.ours = SSD.from_torchvision(self.theirs).train().to(memory_format=torch.channels_last)
+        # A rate at which random weights do not explode: there, rounding would decide about the second step.
         self.config = TrainConfig(
-            architecture="ssd300_vgg16", optimizer="sgd", clip_norm=None, bfloat16=bfloat16, weight_decay=5e-4
+            architecture="ssd300_vgg16", optimizer="sgd", learning_rate=1e-5, clip_norm=None, bfloat16=bfloat16
         )
         self.optimizer = make_optimizer(self.ours, self.config)
         vectors = {id(p) for p in self.theirs.parameters() if p.dim() <= 1}
