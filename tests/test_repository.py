@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,8 @@ def test_hooks_are_our_own_and_pass_on_a_clean_file() -> None:
     for hook in repository["hooks"]:
         program, *arguments = shlex.split(hook["entry"])
         assert hook["language"] == "system"
-        assert shutil.which(program), program
+        program = shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or ""
+        assert program, hook["entry"]
         look_only = ["--check"] if hook["id"] == "ruff-format" else []
         command = [program, *arguments, *look_only, files.get(hook["id"], "ssdlib/boxes.py")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

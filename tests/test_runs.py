@@ -154,6 +154,14 @@ def test_a_resumed_run_does_not_load_what_it_has_seen(sample: Images, tmp_path: 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handling, which a process that was started in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_step_and_saves_the_state(
     number: signal.Signals, sample: Images, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,7 +187,7 @@ def test_a_second_ctrl_c_stops_at_once():
         assert not stop_requested()
 
 
-def test_among_several_processes_ctrl_c_works_as_usual():
+def test_among_several_processes_ctrl_c_works_as_usual(ctrl_c: None):
     with runs.stop_requests(False), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
 

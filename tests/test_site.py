@@ -37,7 +37,7 @@ def site() -> Path:
     """Folder of the built site."""
     if "BUILT_SITE" in os.environ:
         return Path(os.environ["BUILT_SITE"])
-    command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT), "-W", "--keep-going"]
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "-W", "--keep-going"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return ROOT / "_build" / "html"

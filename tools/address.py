@@ -33,7 +33,7 @@ if importlib.util.find_spec("ssdlib") is None:
     source = os.environ.get("SSDLIB_SOURCE", "{source}")
     assert source, "this copy of the book does not know its repository: set SSDLIB_SOURCE to a clone of it"
     %pip install --quiet "ssdlib[widgets] @ {{source}}\""""
-"""The first code cell of a chapter; SSDLIB_SOURCE names a clone on this machine instead, as git+file:///PATH."""
+"""The first code cell of a chapter; SSDLIB_SOURCE names a clone on this machine instead, as file:///PATH."""
 
 
 def address_in(config: str) -> str:
