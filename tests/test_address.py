@@ -86,7 +86,7 @@ def test_the_door_is_the_first_code_cell_of_every_chapter() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["02_boxes", "11_training"])
+@pytest.mark.parametrize("name", ["02_boxes", "12_full_scale"])
 def test_one_notebook_alone_runs_where_the_package_is_missing(name: str, tmp_path: Path) -> None:
     """As in Colab: other packages are there, `ssdlib` is not, and nothing of the repository but one file."""
     clone, room = tmp_path / "clone", tmp_path / "room"
