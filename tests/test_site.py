@@ -22,7 +22,7 @@ import print_book
 import pypdf
 import pytest
 from browser import OpenPage, violations
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from ssdlib import widgets
 from ssdlib.widgets.sphinx_ext import SCRIPT, STYLE
@@ -148,9 +148,9 @@ def test_pages_without_widgets_load_nothing_for_them(site: Path, chapters: dict[
         assert (SCRIPT in page.read_text(encoding="utf-8")) == (page.name in chapters), page.name
 
 
-def test_the_book_prints_to_one_file(site: Path, tmp_path: Path) -> None:
+def test_the_book_prints_to_one_file(site: Path, browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "book.pdf"
-    sheets = print_book.print_book(site, path)
+    sheets = print_book.print_book(browser, site, path)
     printed = pypdf.PdfReader(path)
     assert len(printed.pages) == sheets
     titles = [entry.title for entry in printed.outline]

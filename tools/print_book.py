@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from pypdf import PdfWriter
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm import tqdm
@@ -60,16 +60,13 @@ def as_pdf(tab: Page, page: Path) -> bytes:
     )
 
 
-def print_book(site: Path, pdf: Path) -> int:
+def print_book(browser: Browser, site: Path, pdf: Path) -> int:
     """Print all pages of a site to one file; returns the number of its sheets."""
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     writer = PdfWriter()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        tab = browser.new_page()
-        for page, title in _titled(tab, pages(site)):
-            writer.append(io.BytesIO(as_pdf(tab, page)), outline_item=title, import_outline=False)
-        browser.close()
+    tab = browser.new_page()
+    for page, title in _titled(tab, pages(site)):
+        writer.append(io.BytesIO(as_pdf(tab, page)), outline_item=title, import_outline=False)
+    tab.close()
     with replaced(pdf) as aside:
         writer.write(aside)
     return len(writer.pages)
@@ -86,5 +83,9 @@ if __name__ == "__main__":
         print(__doc__)
         sys.exit()
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "_build" / "ssd-from-scratch.pdf"
-    sheets = print_book(ROOT / "_build" / "html", target)
+    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        sheets = print_book(chromium, ROOT / "_build" / "html", target)
+        chromium.close()
     print(f"{target}: {sheets} sheets")
