@@ -30,6 +30,6 @@ def replaced(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file (UTF-8) that is there whole or not at all."""
+    """Write a text file (UTF-8, lines end as on Unix) that is there whole or not at all."""
     with replaced(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", newline="\n")

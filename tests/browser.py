@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from ssdlib.widgets import BookWidget
 from ssdlib.widgets.sphinx_ext import SCRIPT, STYLE, bundle, style_sheet
-
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-OFFLINE = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 PAPER = {"light": "background: white; color: black", "dark": "background: #121212; color: white"}
 
@@ -31,14 +21,13 @@ OpenPage = Callable[..., Page]
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium: the system's, or else the one that Playwright installed."""
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     with sync_playwright() as playwright:
         try:
-            chromium = playwright.chromium.launch(executable_path=found, args=OFFLINE)
+            started = chromium.launch(playwright)
         except Error as error:
             pytest.skip(f"no Chromium for the tests in a browser: {str(error).splitlines()[0]}")
-        yield chromium
-        chromium.close()
+        yield started
+        started.close()
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ import nbformat
 import notebooks
 from nbformat import v4
 
+from ssdlib.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"https://[\w.-]+(/[\w.-]+)+")
 BUTTONS = ("use_edit_page_button", "use_repository_button", "use_issues_button")
@@ -112,7 +114,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     for path, text in differ.items():
         print(f"{path.relative_to(root)}: {'does not agree with _config.yml' if '--check' in arguments else 'written'}")
         if "--check" not in arguments:
-            notebooks.write(path, text)
+            write_text(path, text)
     return 1 if differ and "--check" in arguments else 0
 
 

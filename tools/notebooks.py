@@ -34,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book" / "_ext")
 
 import kernel_environment
 
+from ssdlib.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
 TEMPLATE = ROOT / "tools" / "chapter.md"
@@ -200,7 +202,7 @@ def run(path: Path) -> None:
     found = flaws(notebook)
     if found:
         raise NotebookError("\n".join(found))
-    write(path, dump(notebook))
+    write_text(path, dump(notebook))
 
 
 def new(path: Path, title: str) -> None:
@@ -210,14 +212,7 @@ def new(path: Path, title: str) -> None:
     if path.exists():
         raise NotebookError("is there already, and was left as it is")
     text = TEMPLATE.read_text(encoding="utf-8").replace("TITLE", title).replace("LABEL", path.stem[3:])
-    write(path, dump(clean(jupytext.reads(text, fmt="md:myst"))))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file aside and move it into place, so that a reader never finds half of it."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(aside, path)
+    write_text(path, dump(clean(jupytext.reads(text, fmt="md:myst"))))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -243,11 +238,11 @@ def main(arguments: list[str] | None = None) -> int:
             elif options.action == "check" and (found := check(path)):
                 raise NotebookError("\n".join(found))
             elif options.action == "to-md":
-                write(path.with_suffix(".md"), jupytext.writes(clean(jupytext.read(path)), fmt="md:myst"))
+                write_text(path.with_suffix(".md"), jupytext.writes(clean(jupytext.read(path)), fmt="md:myst"))
             elif options.action == "new":
                 new(path, title)
             elif options.action == "from-md":
-                write(path.with_suffix(".ipynb"), dump(clean(jupytext.read(path, fmt="md:myst"))))
+                write_text(path.with_suffix(".ipynb"), dump(clean(jupytext.read(path, fmt="md:myst"))))
         except NotebookError as error:
             bad += 1
             print(f"{path}:\n{error}", file=sys.stderr)

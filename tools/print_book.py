@@ -9,11 +9,11 @@ Widgets are printed as pictures of their first state. The solutions of the exerc
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import chromium
 from playwright.sync_api import Browser, Page, sync_playwright
 from pypdf import PdfWriter
 from sphinx_external_toc.parsing import parse_toc_yaml
@@ -22,7 +22,6 @@ from tqdm import tqdm
 from ssdlib.files import replaced
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # What helps on a screen only: bars, buttons, and the room beside the text that the contents of a page take.
 ON_PAPER = """
 .bd-header, .bd-header-article, .bd-sidebar-primary, .bd-sidebar-secondary, .prev-next-footer, .bd-footer, .copybtn,
@@ -83,9 +82,8 @@ if __name__ == "__main__":
         print(__doc__)
         sys.exit()
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "_build" / "ssd-from-scratch.pdf"
-    found = next((path for name in CHROMIUM if (path := shutil.which(name))), None)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        sheets = print_book(chromium, ROOT / "_build" / "html", target)
-        chromium.close()
+        browser = chromium.launch(playwright)
+        sheets = print_book(browser, ROOT / "_build" / "html", target)
+        browser.close()
     print(f"{target}: {sheets} sheets")

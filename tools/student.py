@@ -19,6 +19,8 @@ import nbformat
 import notebooks
 from nbformat import NotebookNode, v4
 
+from ssdlib.files import write_text
+
 TEXT_PLACE = "*Your answer:*"
 CODE_PLACE = "# your answer"
 
@@ -163,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
             student = student_version(nbformat.read(path, as_version=4))
         except (StudentError, SyntaxError) as error:
             sys.exit(f"{path}: {error}")
-        notebooks.write(options.to / path.name, notebooks.dump(student))
+        write_text(options.to / path.name, notebooks.dump(student))
     print(f"{len(files)} notebooks without solutions in {options.to}")
 
 

@@ -85,24 +85,26 @@ function slider({ label, min, max, step, format = String, change }) {
 const button = (label, click, attributes = {}) =>
   html("button", { type: "button", class: "ssd-button", click, ...attributes }, label);
 
-// One of several: a row of radio buttons that looks like one control.
-function choice({ label, options, change }) {
-  const name = `ssd-choice-${(instances += 1)}`;
-  const inputs = options.map(({ value }) =>
-    html("input", { type: "radio", name, value, change: () => change(value) }),
-  );
-  const node = html(
+// Inputs that look like buttons in a row, under one name.
+const optionRow = (label, inputs, options) =>
+  html(
     "fieldset",
     { class: "ssd-choice" },
     html("legend", {}, label),
     html(
       "div",
       { class: "ssd-options" },
-      options.map(({ text, color }, i) =>
-        html("label", {}, inputs[i], html("span", {}, color && swatch(color), text)),
-      ),
+      options.map(({ text, color }, i) => html("label", {}, inputs[i], html("span", {}, color && swatch(color), text))),
     ),
   );
+
+// One of several: a row of radio buttons that looks like one control.
+function choice({ label, options, change }) {
+  const name = `ssd-choice-${(instances += 1)}`;
+  const inputs = options.map(({ value }) =>
+    html("input", { type: "radio", name, value, change: () => change(value) }),
+  );
+  const node = optionRow(label, inputs, options);
   const set = (value) => inputs.forEach((input, i) => (input.checked = options[i].value === value));
   return { node, set };
 }
@@ -115,18 +117,7 @@ function checks({ label, options, change }) {
       change: () => change(options.filter((_, i) => inputs[i].checked).map((option) => option.value)),
     }),
   );
-  const node = html(
-    "fieldset",
-    { class: "ssd-choice" },
-    html("legend", {}, label),
-    html(
-      "div",
-      { class: "ssd-options" },
-      options.map(({ text, color }, i) =>
-        html("label", {}, inputs[i], html("span", {}, color && swatch(color), text)),
-      ),
-    ),
-  );
+  const node = optionRow(label, inputs, options);
   const set = (values) => inputs.forEach((input, i) => (input.checked = values.includes(options[i].value)));
   return { node, inputs, set };
 }
