@@ -160,3 +160,12 @@ def test_the_book_prints_to_one_file(site: Path, browser: Browser, tmp_path: Pat
     text = "".join(page.extract_text() for page in printed.pages[:40])
     assert "Who it is for" in text  # the first page of the book
     assert "Solution to" not in text
+
+
+def test_every_page_says_what_it_is_about(site: Path) -> None:
+    """A description of its own, as text: no markup, no hole where a computed number would be."""
+    found = {
+        path.name: re.findall(r'<meta name="description" content="([^"]*)"', path.read_text()) for path in pages(site)
+    }
+    assert all(len(texts) == 1 and 40 < len(texts[0]) <= 260 and "<" not in texts[0] for texts in found.values()), found
+    assert len({texts[0] for texts in found.values()}) == len(found)
