@@ -5,7 +5,7 @@
         --architecture ssd300_vgg16_bn --peer ssd300_vgg16 --device cuda --bfloat16 \
         --set iterations=6000 --set batch_size=32
 
-prints a table and writes benchmarks/results/NAME.json: command, commit, date, hardware, versions, configuration, and
+prints a table and writes ssdlib/engine/records/NAME.json: command, commit, date, hardware, versions, configuration, and
 for each network mAP, AP of each class, parameters, seconds, images a second, and the losses of each epoch.
 
 Data, seed, order, augmentation, batch size, optimizer, schedule, averaging and the measure are the same for all. Each
@@ -14,8 +14,6 @@ network has its own input size, initialisation, priors, matching, loss, threshol
 
 from __future__ import annotations
 
-import copy
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -28,18 +26,18 @@ import torchvision
 import typer
 from record import RESULTS, circumstances, write_record
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from ssdlib.data import RecordDataset, open_dataset
 from ssdlib.data.transforms import model_input
 from ssdlib.detection import detect
-from ssdlib.loading import Batches, TrainingImages, make_loader
+from ssdlib.engine.config import TrainConfig, with_settings
+from ssdlib.engine.loading import Batches, TrainingImages, endless, make_loader
+from ssdlib.engine.presets import PRESETS
 from ssdlib.loss import multibox_loss
 from ssdlib.metrics import evaluate
 from ssdlib.model import SSD, build_model
-from ssdlib.presets import PRESETS, TrainConfig, with_settings
-from ssdlib.training import make_optimizer, rate_factor, update_average
+from ssdlib.training import TrainState, training_loop
 
 Target = dict[str, Tensor]
 PARTS = {"bbox_regression": "localization", "classification": "confidence"}  # torchvision's names of the losses
@@ -89,43 +87,24 @@ def fit(
     """The loop of `ssd train` for either network: the trained network, and a line of the log for each epoch."""
     torch.manual_seed(config.seed)
     network = build(name, dataset.classes).to(device).to(memory_format=torch.channels_last)
-    average = copy.deepcopy(network).eval()
-    optimizer = make_optimizer(network, config)
-    schedule = LambdaLR(optimizer, lambda done: rate_factor(done / config.iterations, config))
+    state = TrainState.start(network, config)
     batches = Batches(len(dataset), config.batch_size, config.seed)
     images = TrainingImages(dataset, network.size, config.augmentation, config.seed)
-    loader = make_loader(images, batches, workers, device)
+    stream = endless(make_loader(images, batches, workers, device), batches, 0)
     log: list[dict[str, float]] = []
-    step, started = 0, time.monotonic()
-    with tqdm(total=config.iterations, desc=name, unit="step") as bar:
-        while step < config.iterations:
-            batches.order.epoch = len(log)
-            network.train()
-            sums, steps = dict.fromkeys(PARTS.values(), 0.0), 0
-            for pixels, targets in loader:
-                pixels = pixels.to(device, memory_format=torch.channels_last, non_blocking=True)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                    losses = network(pixels, targets)
-                loss = sum(losses.values())
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"the loss of {name} became {loss.item()} in step {step + 1}")
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf)
-                optimizer.step()
-                schedule.step()
-                update_average(average, network, step, config.average)
-                for part, value in losses.items():
-                    sums[part] += value.item()
-                step, steps = step + 1, steps + 1
-                bar.update()
-                if step == config.iterations:
-                    break
-            means = {part: value / steps for part, value in sums.items()}
-            seconds = round(time.monotonic() - started, 2)
-            log.append({"epoch": len(log) + 1, "step": step, **means, "seconds": seconds})
-            bar.set_postfix({part: f"{value:.3f}" for part, value in means.items()})
-    return average, log
+    epoch: list[dict[str, float]] = []  # what each of its steps measured
+    started = time.monotonic()
+    steps = training_loop(state, stream, config, losses=lambda network, *batch: network(*batch))
+    with tqdm(steps, name, config.iterations, unit="step") as bar:
+        for measured in bar:
+            epoch.append(measured)
+            if measured["step"] % len(batches) == 0 or measured["step"] == config.iterations:
+                means = {part: sum(step[part] for step in epoch) / len(epoch) for part in PARTS.values()}
+                seconds = round(time.monotonic() - started, 2)
+                log.append({"epoch": len(log) + 1, "step": state.step, **means, "seconds": seconds})
+                bar.set_postfix({part: f"{value:.3f}" for part, value in means.items()})
+                epoch.clear()
+    return state.average, log  # type: ignore[return-value]
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
     python benchmarks/gpu.py --workers 16
     python benchmarks/gpu.py --workers 16 --data data/VOC2007 --compile
 
-writes benchmarks/results/gpu.json. Without `--data`, images of VOC's size are drawn. Training is the loop of
+writes ssdlib/engine/records/gpu.json. Without `--data`, images of VOC's size are drawn. Training is the loop of
 `ssd train` with the full augmentation, by the loader and on the device, from files and from decoded images in memory.
 The limit is arithmetic: what a step computes, as counted by PyTorch, at the rate of a large matrix product measured in
 the same run. With `--device cpu --small` it is a test of the script.
@@ -34,10 +34,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ssdlib.data import load_image, open_dataset
 from ssdlib.data.transforms import Augmentation
 from ssdlib.detection import detect
-from ssdlib.loading import Batches, DetectionDataset, TrainingImages, collate, make_loader
-from ssdlib.model import SSD
-from ssdlib.presets import PRESETS, TrainConfig
+from ssdlib.engine.config import TrainConfig
+from ssdlib.engine.loading import Batches, DetectionDataset, TrainingImages, collate, make_loader
+from ssdlib.engine.presets import PRESETS
 from ssdlib.training import make_optimizer, train_step
+from ssdlib.zoo import from_torchvision
 
 Target = dict[str, Tensor]
 
@@ -144,7 +145,7 @@ def train_on(
 
 def our_step(name: str, config: TrainConfig, device: torch.device) -> Callable[[Any, Any], Any]:
     """A step of `ssd train` on a network that was not trained yet."""
-    model = SSD.from_torchvision(peers.detector(21, name)).train().to(device).to(memory_format=torch.channels_last)
+    model = from_torchvision(peers.detector(21, name)).train().to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config)
     network = torch.compile(model) if config.compile else model
     if config.compile:
@@ -216,7 +217,7 @@ def in_pixels(batch: Any) -> Any:
 def inferences(name: str, device: torch.device, large: int, repeats: int, compiled: bool) -> Iterator[dict[str, Any]]:
     """Seconds of network and of detection apart and together, for one image and for a batch; then torchvision's."""
     theirs = peers.detector(21, name).eval().to(device)
-    model = SSD.from_torchvision(theirs).to(device).to(memory_format=torch.channels_last)
+    model = from_torchvision(theirs).to(device).to(memory_format=torch.channels_last)
     compiled_model = torch.compile(model, mode="max-autotune-no-cudagraphs") if compiled else model
     for batch in (1, large):
         size = model.recipe.image_size
@@ -273,7 +274,7 @@ def graphed(work: Callable[[], Any]) -> Callable[[], None]:
 
 def limits(name: str, device: torch.device, side: int) -> dict[str, float]:
     """What an image costs, and what the device can do: operations an image, and operations a second in bfloat16."""
-    model = SSD.from_torchvision(peers.detector(21, name))
+    model = from_torchvision(peers.detector(21, name))
     size = model.recipe.image_size
     with FlopCounterMode(display=False) as counter:
         offsets, logits = model(torch.rand(1, 3, size, size))

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=2 python benchmarks/growth.py
 
-writes benchmarks/results/growth.json and growth.svg: seconds and peak memory against images, objects, priors (SSD300,
-SSD512), classes, and the images of an evaluation of COCO's size (5,000 images with 100 detections each). The drawing is
-`ssdlib.plotting.show_growth`.
+writes ssdlib/engine/records/growth.json and growth.svg: seconds and peak memory against images, objects, priors
+(SSD300, SSD512), classes, and the images of an evaluation of COCO's size (5,000 images with 100 detections each).
+The drawing is `ssdlib.plotting.show_growth`.
 """
 
 from __future__ import annotations

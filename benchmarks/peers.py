@@ -27,13 +27,13 @@ from ssdlib.coding import encode
 from ssdlib.data import load_image
 from ssdlib.data.transforms import Augmentation, model_input
 from ssdlib.detection import detect
+from ssdlib.engine.config import TrainConfig
 from ssdlib.loss import multibox_loss
 from ssdlib.matching import match
 from ssdlib.metrics import evaluate
-from ssdlib.model import SSD
-from ssdlib.presets import TrainConfig
 from ssdlib.priors import SSD300_COCO, SSD512_VOC, PriorRecipe, make_priors
 from ssdlib.training import make_optimizer, train_step
+from ssdlib.zoo import from_torchvision
 
 Target = dict[str, Tensor]
 RECIPES = {"SSD300": SSD300_COCO, "SSD512": SSD512_VOC}
@@ -152,10 +152,10 @@ class Trainers:
         self.theirs = torchvision.models.get_model(
             "ssd300_vgg16", weights=None, weights_backbone=None, num_classes=classes
         ).train()
-        self.ours = SSD.from_torchvision(self.theirs).train().to(memory_format=torch.channels_last)
+        self.ours = from_torchvision(self.theirs).train().to(memory_format=torch.channels_last)
         # A rate at which random weights do not explode: there, rounding would decide about the second step.
         self.config = TrainConfig(
-            architecture="ssd300_vgg16", optimizer="sgd", learning_rate=1e-5, clip_norm=None, bfloat16=bfloat16
+            architecture="ssd300_vgg16", optimizer="sgd", learning_rate=1e-5, max_grad_norm=None, bfloat16=bfloat16
         )
         self.optimizer = make_optimizer(self.ours, self.config)
         vectors = {id(p) for p in self.theirs.parameters() if p.dim() <= 1}
@@ -202,9 +202,9 @@ def training(bfloat16: bool, images: int = 4) -> Pair:
 def inference(bfloat16: bool, images: int, classes: int = 21) -> Pair:
     """Network and detection. Theirs always in float32."""
     theirs = detector(classes).eval()
-    ours = SSD.from_torchvision(theirs).to(memory_format=torch.channels_last)
+    ours = from_torchvision(theirs).to(memory_format=torch.channels_last)
     batch = torch.rand(images, 3, 300, 300, generator=torch.Generator().manual_seed(7))
-    exact = SSD.from_torchvision(theirs)
+    exact = from_torchvision(theirs)
     for module in ours.modules():
         if bfloat16 and isinstance(module, nn.Conv2d):
             module.to(torch.bfloat16)  # else autocast makes bfloat16 of every weight for every batch

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torchvision
 
-from ssdlib.files import write_text
+from ssdlib.data.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "ssdlib" / "engine" / "records"
 
 
 def circumstances(device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=2 python benchmarks/speed.py
     OMP_NUM_THREADS=2 python benchmarks/speed.py --only detection --only mAP --name speed_detection
 
-prints a table and writes benchmarks/results/speed.json: command, commit, date, hardware, versions, and for each work
+prints a table and writes ssdlib/engine/records/speed.json: command, commit, date, hardware, versions, and for each work
 the medians of both, the ratio of every pair of runs, the peak memory of both, and in what the results agree.
 """
 

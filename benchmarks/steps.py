@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=2 python benchmarks/steps.py
 
-writes benchmarks/results/steps.json: "steps", rows as those of speed.py, in which "ours" is the faster way and "theirs"
-the plain one; and "profile", the share of each kind of operation in a training step of SSD300 with 4 images.
+writes ssdlib/engine/records/steps.json: "steps", rows as those of speed.py, in which "ours" is the faster way and
+"theirs" the plain one; and "profile", the share of each kind of operation in a training step of SSD300 with 4 images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ssdlib.coding import decode
 from ssdlib.detection import detect
 from ssdlib.loss import background_loss, mine_hard_negatives
 from ssdlib.matching import UNMATCHED, match, match_batch
-from ssdlib.model import SSD
+from ssdlib.zoo import from_torchvision
 
 KINDS = {
     "convolution_backward": "convolutions, backward",
@@ -85,8 +85,8 @@ def steps(small: bool) -> Iterator[Pair]:
             1.0,
         )
 
-    model = SSD.from_torchvision(peers.detector(21))
-    channels_last = SSD.from_torchvision(peers.detector(21)).to(memory_format=torch.channels_last)
+    model = from_torchvision(peers.detector(21))
+    channels_last = from_torchvision(peers.detector(21)).to(memory_format=torch.channels_last)
     batch = torch.rand(1 if small else 4, 3, 300, 300)
 
     @torch.inference_mode()

@@ -3,8 +3,8 @@
     python benchmarks/tiny.py --name tiny_toy --data data/toy
     python benchmarks/tiny.py --name tiny_bccd --preset tiny_few --data data/BCCD --figure cells.jpg
 
-writes benchmarks/results/NAME.json: commands, commit, date, hardware, versions, seconds of training, AP of each class,
-mAP, and the log of the run. The chapters on training draw it.
+writes ssdlib/engine/records/NAME.json: commands, commit, date, hardware, versions, seconds of training, AP of each
+class, mAP, and the log of the run. The chapters on training draw it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import matplotlib.pyplot as plt
 import typer
 from record import circumstances, write_record
 
-from ssdlib.checkpoint import load_model, save_model
 from ssdlib.data import VOCDataset
 from ssdlib.plotting import show_detections, use_book_style
+from ssdlib.zoo.checkpoint import load_model, save_model
 
 
 def main(
@@ -61,7 +61,7 @@ def main(
         write_record(record, name)
         model = load_model(run / "model.safetensors")
         if weights is not None:
-            save_model(model, weights, half=True, training={"record": f"benchmarks/results/{name}.json"})
+            save_model(model, weights, half=True, training={"record": f"ssdlib/engine/records/{name}.json"})
         if figure is not None:
             test = VOCDataset(data, "test", model.classes)
             use_book_style()

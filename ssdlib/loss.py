@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,12 @@ from ssdlib.matching import UNMATCHED, match_batch
 def multibox_loss(
     offsets: Tensor,
     logits: Tensor,
-    targets: Sequence[dict[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
     priors_cxcywh: Tensor,
     *,
     threshold: float = 0.5,
     negatives_per_positive: int = 3,
     variances: Variances = VARIANCES,
-    total_positives: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Localization and confidence loss of a batch; their sum (alpha = 1) is what SSD is trained with.
 
@@ -39,8 +38,6 @@ def multibox_loss(
         threshold: smallest overlap of a prior with its object.
         negatives_per_positive: how many of the hardest negatives are kept for each positive of the same image.
         variances: of the offsets.
-        total_positives: where a batch is shared by several processes, makes of the number of positives here the number
-            in the whole batch (`ssdlib.distributed.total`); the sum of the processes' losses is then the batch's.
 
     Returns:
         {"localization": scalar, "confidence": scalar}, float32, whatever the precision of the predictions.
@@ -51,6 +48,38 @@ def multibox_loss(
 
     Source: Liu et al. (2016), section 2.2, equations 1 to 3, and "Hard negative mining".
     """
+    sums = multibox_sums(
+        offsets,
+        logits,
+        targets,
+        priors_cxcywh,
+        threshold=threshold,
+        negatives_per_positive=negatives_per_positive,
+        variances=variances,
+    )
+    divisor = sums.num_positives.clamp(min=1)
+    return {"localization": sums.localization / divisor, "confidence": sums.confidence / divisor}
+
+
+class LossSums(NamedTuple):
+    """The two losses of a batch before the division, and what they are divided by."""
+
+    localization: Tensor  # scalar
+    confidence: Tensor  # scalar
+    num_positives: Tensor  # scalar int64
+
+
+def multibox_sums(
+    offsets: Tensor,
+    logits: Tensor,
+    targets: Sequence[Mapping[str, Any]],
+    priors_cxcywh: Tensor,
+    *,
+    threshold: float = 0.5,
+    negatives_per_positive: int = 3,
+    variances: Variances = VARIANCES,
+) -> LossSums:
+    """The sums of `multibox_loss`, for those who divide by the positives of several batches; arguments as there."""
     _require_shapes(offsets, logits, targets, priors_cxcywh)
     # Half precision is for the network: sums over 8732 priors, and the logarithms of the encoding, need more digits.
     offsets, logits, priors_cxcywh = offsets.float(), logits.float(), priors_cxcywh.float()
@@ -59,17 +88,13 @@ def multibox_loss(
     with torch.no_grad():
         negative = mine_hard_negatives(background_loss(logits), positive, negatives_per_positive)  # (N, P)
     chosen = positive | negative
-    num_positives = positive.sum()
-    if total_positives is not None:
-        num_positives = total_positives(num_positives)
-    num_positives = num_positives.clamp(min=1)
     localization = F.smooth_l1_loss(offsets[positive], matched_offsets, reduction="sum")
     confidence = F.cross_entropy(logits[chosen], labels[chosen], reduction="sum")
-    return {"localization": localization / num_positives, "confidence": confidence / num_positives}
+    return LossSums(localization, confidence, positive.sum())
 
 
 def assign_targets(
-    targets: Sequence[dict[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
     priors_cxcywh: Tensor,
     num_classes: int,
     threshold: float = 0.5,
@@ -146,7 +171,7 @@ def _require_shapes(offsets: Tensor, logits: Tensor, targets: Sequence[Any], pri
         )
 
 
-def _checked(targets: Sequence[dict[str, Any]], num_classes: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _checked(targets: Sequence[Mapping[str, Any]], num_classes: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All boxes (T, 4), their labels (T,) and their images (T,), on the device of the priors, or a clear error."""
     for i, target in enumerate(targets):
         count, labels = target["boxes"].numel() // 4, target["labels"]

@@ -12,7 +12,6 @@ from torchvision.transforms.v2 import functional as TF
 
 from ssdlib.backbones import VGG16, MobileNetV3, Tiny, lite_conv, lite_init
 from ssdlib.detection import Detection, detect
-from ssdlib.from_torchvision import convert, download
 from ssdlib.priors import SSD300_VOC, SSD512_VOC, SSDLITE320, PriorRecipe, Ratio, make_priors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -180,42 +179,6 @@ class SSD(nn.Module):
             results.append({key: value.cpu() for key, value in found.items()})
             results[-1]["boxes"] = results[-1]["boxes"] * to_pixels
         return results
-
-    @classmethod
-    def from_torchvision(cls, theirs: nn.Module | str, classes: Sequence[str] | None = None) -> SSD:
-        """Take over the weights of torchvision's `ssd300_vgg16` or `ssdlite320_mobilenet_v3_large`.
-
-        A detector of the 80 classes of COCO, in one line, for a reader who is online:
-
-            model = SSD.from_torchvision("ssd300_vgg16")
-
-        `predict` and `detect` take SSD300's thresholds by default. SSDLite's are min_score=0.001, max_overlap=0.55,
-        top_k=300, max_candidates=300.
-
-        Args:
-            theirs: torchvision's model, or its name: then with the weights that torchvision has for it, and the names
-                of their classes. The file is downloaded once.
-            classes: names of the objects; by default "1", "2", ...
-
-        Returns:
-            The same network in evaluation mode. Its predictions equal torchvision's on the same pixels (tested).
-
-        Raises:
-            OSError: if the weights cannot be downloaded.
-            ValueError: if this is none of the two models, or has other priors.
-        """
-        if isinstance(theirs, str):
-            theirs, names = download(theirs)
-            classes = names if classes is None else classes
-        found = convert(theirs)
-        model = ARCHITECTURES[found.architecture](
-            found.num_classes, recipe=found.recipe, classes=classes, mean=found.mean, std=found.std
-        )
-        try:
-            model.load_state_dict(dict(zip(model.state_dict(), found.tensors, strict=True)))
-        except (RuntimeError, ValueError) as error:  # another shape or number of tensors
-            raise ValueError(f"{type(theirs).__name__} does not fit {found.architecture}: {error}") from error
-        return model.eval()
 
 
 def prepare(image: Any, size: int) -> Tensor:

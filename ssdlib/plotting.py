@@ -215,7 +215,7 @@ def draw_on_image(
 
 
 def show_growth(series: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Draw how seconds grow with the size of the work: one of the "series" of benchmarks/results/growth.json.
+    """Draw how seconds grow with the size of the work: one of the "series" of ssdlib/engine/records/growth.json.
 
     Args:
         series: "work", "what" grows, and "points" with "size", "ours" and, if there is a rival, "theirs", in seconds.
@@ -237,7 +237,7 @@ def show_growth(series: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 
 
 def show_ratios(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Axes:
-    """Draw our time as a share of the rival's: a bar for each row of benchmarks/results/speed.json, a tick its target.
+    """Draw our time as a share of the rival's: a bar for each row of the record speed.json, a tick its target.
 
     Args:
         rows: with "work", "ratio" and "target".

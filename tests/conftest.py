@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from browser import browser, open_page, show  # noqa: F401
 from hypothesis import HealthCheck, settings
+from support.browser import browser, open_page, show  # noqa: F401
 
 # No deadline: a busy machine is no failure. Derandomised: the same examples on every machine and every day.
 settings.register_profile(

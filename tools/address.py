@@ -21,7 +21,7 @@ import nbformat
 import notebooks
 from nbformat import v4
 
-from ssdlib.files import write_text
+from ssdlib.data.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"https://[\w.-]+(/[\w.-]+)+")

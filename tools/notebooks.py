@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book" / "_ext")
 
 import kernel_environment
 
-from ssdlib.files import write_text
+from ssdlib.data.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"

@@ -19,7 +19,7 @@ from pypdf import PdfWriter
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm import tqdm
 
-from ssdlib.files import replaced
+from ssdlib.data.files import replaced
 
 ROOT = Path(__file__).resolve().parent.parent
 # What helps on a screen only: bars, buttons, and the room beside the text that the contents of a page take.

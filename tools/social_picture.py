@@ -7,10 +7,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from notebooks import compact_png
 
-from ssdlib.checkpoint import demo_model
 from ssdlib.data import VOCDataset, sample_root
-from ssdlib.files import replaced
+from ssdlib.data.files import replaced
 from ssdlib.plotting import show_detections
+from ssdlib.zoo.checkpoint import demo_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENES = (19, 28)  # of the sample's test images

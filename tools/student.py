@@ -19,7 +19,7 @@ import nbformat
 import notebooks
 from nbformat import NotebookNode, v4
 
-from ssdlib.files import write_text
+from ssdlib.data.files import write_text
 
 TEXT_PLACE = "*Your answer:*"
 CODE_PLACE = "# your answer"

@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
 
-WATCHED = ("ssdlib", "data/sample", "benchmarks/results", "constraints.txt")
+WATCHED = ("ssdlib", "data/sample", "ssdlib/engine/records", "constraints.txt")
 """What the results of a chapter depend on, beside its own cells; relative to the folder of _config.yml."""
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from ssdlib.checkpoint import load_model
 from ssdlib.data import DataWarning
 from ssdlib.model import SSD
+from ssdlib.zoo import from_torchvision
+from ssdlib.zoo.checkpoint import load_model
 
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint (.safetensors).")]
 ModelArgument = Annotated[
@@ -93,7 +94,7 @@ def checkpoint_of(run: Path) -> Path:
 def model_of(run: Path, device: torch.device) -> SSD:
     """The detector of a run, of a checkpoint, or, for "torchvision:NAME", torchvision's with its weights for COCO."""
     kind, colon, name = str(run).partition(":")
-    model = SSD.from_torchvision(name) if kind == "torchvision" and colon else load_model(checkpoint_of(run))
+    model = from_torchvision(name) if kind == "torchvision" and colon else load_model(checkpoint_of(run))
     return model.to(device)
 
 

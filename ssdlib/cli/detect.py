@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from ssdlib import plotting
-from ssdlib.checkpoint import export_model, load_model
 from ssdlib.cli.common import (
     DeviceOption,
     ModelArgument,
@@ -22,7 +21,8 @@ from ssdlib.cli.common import (
     torch_device,
 )
 from ssdlib.data import load_image
-from ssdlib.files import replaced
+from ssdlib.data.files import replaced
+from ssdlib.zoo.checkpoint import export_model, load_model
 
 app = typer.Typer()
 

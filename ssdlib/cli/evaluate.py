@@ -32,11 +32,11 @@ from ssdlib.cli.common import (
     worker_count,
 )
 from ssdlib.data import open_dataset
-from ssdlib.distributed import process_group, rank
-from ssdlib.files import replaced, write_text
+from ssdlib.data.files import replaced, write_text
+from ssdlib.engine import detect_dataset
+from ssdlib.engine.processes import process_group, rank
 from ssdlib.metrics import APRule, Images, evaluate, evaluate_coco
 from ssdlib.model import SSD
-from ssdlib.training import detect_dataset
 
 app = typer.Typer()
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from ssdlib import distributed, runs
 from ssdlib.cli.common import (
     DeviceOption,
     ThreadsOption,
@@ -23,12 +22,14 @@ from ssdlib.cli.common import (
     worker_count,
 )
 from ssdlib.data import open_dataset
-from ssdlib.loading import DetectionDataset
+from ssdlib.engine import detect_dataset, processes, run_folder, train
+from ssdlib.engine.config import TrainConfig, with_settings
+from ssdlib.engine.loading import DetectionDataset
+from ssdlib.engine.presets import PRESET_NOTES, PRESETS
+from ssdlib.engine.run import has_bfloat16
+from ssdlib.engine.tensorboard import tensorboard_log
 from ssdlib.metrics import evaluate
 from ssdlib.model import SSD
-from ssdlib.presets import PRESET_NOTES, PRESETS, TrainConfig, with_settings
-from ssdlib.tensorboard import tensorboard_log
-from ssdlib.training import detect_dataset, has_bfloat16, train
 
 app = typer.Typer()
 
@@ -126,8 +127,10 @@ def train_command(
         "compile": compile_,
         "pretrained": True if weights is not None else None,
     }
-    with clear_errors(), distributed.process_group(torch_device(device)) as place:
-        recorded, notes = runs.recorded_config(out) if resume and (out / runs.CONFIG).exists() else (None, {})
+    with clear_errors(), processes.process_group(torch_device(device)) as place:
+        recorded, notes = (
+            run_folder.recorded_config(out) if resume and (out / run_folder.CONFIG).exists() else (None, {})
+        )
         folders = [str(folder.resolve()) for folder in data] if data else notes.get("data")
         if not folders:
             raise ValueError("say with --data on which images to train")
@@ -143,11 +146,11 @@ def train_command(
         dataset = open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache)
         validation = open_dataset(folders, notes["val_set"], dataset.classes) if notes["val_set"] else None
         count = worker_count(workers, device)
-        if distributed.rank() == 0:
+        if processes.rank() == 0:
             typer.echo(f"{len(dataset)} images of {notes['image_set']!r}, classes: {', '.join(dataset.classes)}")
-            if resume and runs.finished(out):
+            if resume and run_folder.finished(out):
                 typer.echo(f"the run in {out} is finished")
-        events = out / "events" if notes["tensorboard"] and distributed.rank() == 0 else None
+        events = out / "events" if notes["tensorboard"] and processes.rank() == 0 else None
         try:
             train(
                 config,
@@ -164,8 +167,8 @@ def train_command(
         except KeyboardInterrupt as stopped:
             typer.echo(f"{stopped or 'stopped'}\ngo on with: ssd train --out {out} --resume", err=True)
             raise typer.Exit(130) from None
-        if distributed.rank() == 0:
-            typer.echo(f"model: {out / runs.MODEL}")
+        if processes.rank() == 0:
+            typer.echo(f"model: {out / run_folder.MODEL}")
 
 
 def _config(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from .annotations import Finding
-from .check import Report, check_dataset, check_voc
-from .coco import CocoDataset
-from .download import download_voc
-from .images import load_image
-from .opening import JoinedDataset, open_dataset
-from .records import DataWarning, RecordDataset
-from .sample import sample_root
-from .toy import TOY_CLASSES, make_toy_voc
-from .voc import VOCDataset
+from ssdlib.data.annotations import Finding
+from ssdlib.data.check import Report, check_dataset, check_voc
+from ssdlib.data.coco import CocoDataset
+from ssdlib.data.download import download_voc
+from ssdlib.data.images import load_image
+from ssdlib.data.opening import JoinedDataset, open_dataset
+from ssdlib.data.records import DataWarning, RecordDataset
+from ssdlib.data.sample import sample_root
+from ssdlib.data.synthetic import TOY_CLASSES, make_toy_voc
+from ssdlib.data.voc import VOCDataset
 
 __all__ = [
     "TOY_CLASSES",

@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from ssdlib.data.transforms import CROP_OVERLAPS, FILL, Augmentation, RandomIoUCrop, Target
 
-NO_AUGMENTATION = Augmentation(colour=False, zoom_out=1.0, crop=1.0, horizontal_flip=0.0)
+NO_AUGMENTATION = Augmentation(color=False, zoom_out=1.0, crop=1.0, horizontal_flip=0.0)
 UNCHANGED = (1.0, 1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 2.0)
 
 
@@ -62,7 +62,7 @@ def draw_view(augmentation: Augmentation, size: int, width: int, height: int, ta
             kept = crop["is_within_crop_area"]
     flips = (augmentation.horizontal_flip, augmentation.vertical_flip)
     mirrored_x, mirrored_y = (bool(p > 0 and torch.rand(1) < p) for p in flips)
-    colour = _drawn_colour() if augmentation.colour else UNCHANGED
+    colour = _drawn_colour() if augmentation.color else UNCHANGED
 
     corner, extent = torch.tensor([left, top] * 2), torch.tensor([right - left, bottom - top] * 2)
     boxes = ((boxes - corner) / extent).clamp(0, 1)  # fractions of the window

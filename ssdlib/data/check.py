@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .annotations import Annotation, Finding, read_annotation, summarize
-from .coco import coco_record, coco_set_names, instances_path, read_instances
-from .images import load_image
-from .records import Record, check_classes
-from .voc import annotation_path, image_set_names, read_image_set, read_record
+from ssdlib.data.annotations import Annotation, Finding, read_annotation, summarize
+from ssdlib.data.coco import coco_record, coco_set_names, instances_path, read_instances
+from ssdlib.data.images import load_image
+from ssdlib.data.records import Record, check_classes
+from ssdlib.data.voc import annotation_path, image_set_names, read_image_set, read_record
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from .annotations import Box, Finding, Note, clean_box
-from .records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
+from ssdlib.data.annotations import Box, Finding, Note, clean_box
+from ssdlib.data.records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
 
 ImageId = int | str
 

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from .voc import annotation_path, read_image_set
+from ssdlib.data.voc import annotation_path, read_image_set
 
 _BLOCK = 1 << 20  # bytes
 _TIMEOUT = 30.0  # seconds without a byte

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from .coco import CocoDataset, coco_set_names
-from .records import RecordDataset
-from .voc import VOCDataset
+from ssdlib.data.coco import CocoDataset, coco_set_names
+from ssdlib.data.records import RecordDataset
+from ssdlib.data.voc import VOCDataset
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from .annotations import Finding, Note, summarize
-from .images import load_image, read_header
+from ssdlib.data.annotations import Finding, Note, summarize
+from ssdlib.data.images import load_image, read_header
 
 Target = dict[str, Tensor]
 Transform = Callable[[Tensor, Target], tuple[Any, Any]]

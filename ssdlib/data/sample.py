@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .toy import make_toy_voc
+from ssdlib.data.synthetic import make_toy_voc
 
 
 def sample_root() -> Path:

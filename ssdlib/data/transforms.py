@@ -73,7 +73,7 @@ class Augmentation:
     """How strongly the training images are varied.
 
     Attributes:
-        colour: photometric distortion (brightness, contrast, saturation, hue, channel order), each half of the time.
+        color: photometric distortion (brightness, contrast, saturation, hue, channel order), each half of the time.
         zoom_out: largest side of the canvas that the image is put on, in image sides; 1 switches it off.
         zoom_out_p: how often.
         crop: smallest side of a crop, in image sides; 1 switches cropping off. A crop keeps the objects whose centres
@@ -85,7 +85,7 @@ class Augmentation:
     Source: Liu et al. (2016), sections 2.2 and 3.6; the defaults are those of the paper.
     """
 
-    colour: bool = True
+    color: bool = True
     zoom_out: float = 4.0
     zoom_out_p: float = 0.5
     crop: float = 0.3
@@ -125,7 +125,7 @@ def model_input(size: int, augmentation: Augmentation | None = None) -> Transfor
             *(augmentation.steps() if augmentation is not None else []),
             v2.Resize([size, size], antialias=True),
             # The paper distorts colours first. On the small image it is the same change of every pixel for less work.
-            *([v2.RandomPhotometricDistort()] if augmentation is not None and augmentation.colour else []),
+            *([v2.RandomPhotometricDistort()] if augmentation is not None and augmentation.color else []),
             v2.SanitizeBoundingBoxes(min_size=1.0, labels_getter=_per_object),
             v2.ToDtype(torch.float32, scale=True),
         ]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
-from .annotations import Annotation, Finding, clean_box, read_annotation
-from .records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
+from ssdlib.data.annotations import Annotation, Finding, clean_box, read_annotation
+from ssdlib.data.records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 

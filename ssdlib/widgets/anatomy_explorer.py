@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ssdlib.anatomy import Anatomy, Layer, anatomy
-from ssdlib.checkpoint import demo_model
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.model import SSD, prepare, ssd300_vgg16
 from ssdlib.plotting import color_of
+from ssdlib.widgets.anatomy import Anatomy, Layer, anatomy
 from ssdlib.widgets.base import BookWidget, image_url, open_url
+from ssdlib.zoo.checkpoint import demo_model
 
 CHANNELS = 6
 LARGEST = 40  # cells on a side of an activation as it is shown; larger ones are averaged
@@ -30,8 +30,8 @@ class AnatomyExplorer(BookWidget):
     """The layers of a trained network with their activations on an image, and those of SSD300 with their sizes.
 
     Args:
-        model: a trained SSD on a chain of convolutions (see `ssdlib.anatomy.anatomy`); by default the book's small
-            network.
+        model: a trained SSD on a chain of convolutions (see `ssdlib.widgets.anatomy.anatomy`); by default the book's
+            small network.
         image: a file, a tensor (3, H, W), a PIL image, or its address; by default a scene of the sample.
         traits: any of the attributes.
 
@@ -39,7 +39,7 @@ class AnatomyExplorer(BookWidget):
         network: "ssd_tiny" (the architecture of the model) or "ssd300_vgg16".
         layer: 0 is the image, 1, 2, ... are the layers of the backbone, and one comes after the last: all predictions.
         image: the picture, as the address that holds it.
-        networks: what is drawn, from `ssdlib.anatomy` and a pass of the model; it cannot be set.
+        networks: what is drawn, from `ssdlib.widgets.anatomy` and a pass of the model; it cannot be set.
 
     Example:
         >>> explorer = AnatomyExplorer()

@@ -45,7 +45,7 @@ class BookWidget(anywidget.AnyWidget):
 
     In JupyterLab, Colab and VS Code its traits are shared with Python both ways. In the output of a cell it also
     leaves HTML, which holds its state, and a picture for readers without scripts and for print; the book's pages put
-    the same module on top of that (`ssdlib.widgets.sphinx_ext`).
+    the same module on top of that (`widget_pages`).
 
     A subclass names its module, `static/<_module>.mjs`, has traits tagged `sync=True`, and draws `picture()`.
 

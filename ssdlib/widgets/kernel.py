@@ -17,11 +17,11 @@ import ipywidgets
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ssdlib.loading import DetectionDataset
+from ssdlib.engine import train
+from ssdlib.engine.config import TrainConfig
+from ssdlib.engine.loading import DetectionDataset
 from ssdlib.model import SSD
 from ssdlib.plotting import draw_on_image
-from ssdlib.presets import TrainConfig
-from ssdlib.training import train
 
 LARGEST_SIDE = 1200  # pixels of the picture that is sent to the browser
 
@@ -55,7 +55,7 @@ class TryYourImage(NeedsKernel):
         model: any SSD; it is put into evaluation mode.
 
     Example:
-        >>> from ssdlib.checkpoint import demo_model
+        >>> from ssdlib.zoo.checkpoint import demo_model
         >>> TryYourImage(demo_model())
         TryYourImage()
     """
@@ -114,7 +114,7 @@ class WatchTraining(NeedsKernel):
 
     Example:
         >>> from ssdlib.data import VOCDataset, sample_root
-        >>> from ssdlib.presets import PRESETS
+        >>> from ssdlib.engine.presets import PRESETS
         >>> WatchTraining(PRESETS["tiny"], VOCDataset(sample_root(), "train"))
         WatchTraining()
     """

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ssdlib.boxes import cxcywh_to_xyxy, iou
-from ssdlib.checkpoint import demo_model
 from ssdlib.coding import decode
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.model import SSD, prepare
 from ssdlib.nms import nms
 from ssdlib.plotting import PALETTE, draw_boxes, show_image
 from ssdlib.widgets.base import BookWidget, image_url, is_number, open_url
+from ssdlib.zoo.checkpoint import demo_model
 
 LEAST_SCORE, MOST_CANDIDATES = 0.05, 120
 

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from ssdlib.boxes import iou
-from ssdlib.checkpoint import demo_model
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.data.records import RecordDataset
 from ssdlib.detection import Detection
@@ -30,6 +29,7 @@ from ssdlib.metrics import (
 )
 from ssdlib.plotting import PALETTE, to_pil
 from ssdlib.widgets.base import BookWidget, image_url, is_number
+from ssdlib.zoo.checkpoint import demo_model
 
 THRESHOLDS = (0.5, 0.75)
 RULES: tuple[APRule, APRule] = ("area", "11point")

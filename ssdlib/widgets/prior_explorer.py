@@ -14,12 +14,12 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from ssdlib.anatomy import Anatomy, anatomy
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.model import SSD, TINY, ssd300_vgg16, ssd512_vgg16, ssd_tiny
 from ssdlib.plotting import color_of, draw_boxes, draw_grid
 from ssdlib.priors import SSD300_CAFFE, SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorRecipe, Ratio, make_priors
+from ssdlib.widgets.anatomy import Anatomy, anatomy
 from ssdlib.widgets.base import BookWidget, image_url, open_url
 
 RECIPES = (SSD300_VOC, SSD300_CAFFE, SSD300_COCO, SSD512_VOC)

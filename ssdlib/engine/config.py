@@ -1,0 +1,146 @@
+"""Configuration: everything that decides a training run, besides the data; read from texts and from older runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+from ssdlib.data.transforms import Augmentation
+from ssdlib.training import Hyperparameters
+
+# Names that fields had in runs and checkpoints made before.
+RENAMED = {"bias_rate": "bias_lr_multiplier", "clip_norm": "max_grad_norm", "average": "ema_decay"}
+RENAMED_AUGMENTATION = {"colour": "color"}
+
+
+@dataclass(frozen=True)
+class TrainConfig(Hyperparameters):
+    """Everything that decides a training run, besides the data: the hyperparameters, and the following.
+
+    Attributes:
+        architecture: a name of `ssdlib.model.ARCHITECTURES`.
+        augmentation: how the images are varied; None shows them as they are.
+        augment_on: where that is done: "loader", by the processes that load the images, or "device", for a whole batch
+            by the device that trains; for a GPU that waits for its images. The images are the same up to rounding.
+        pretrained: start the backbone from torchvision's weights for ImageNet.
+        compile: let torch.compile make the network faster; it needs a C++ compiler, and some minutes at the start.
+
+    Raises:
+        ValueError: if a value is out of its range; the message names it.
+    """
+
+    architecture: str = "ssd_tiny"
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    augment_on: str = "loader"
+    pretrained: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.augment_on not in ("loader", "device"):
+            raise ValueError(f"augment_on must be 'loader' or 'device', got {self.augment_on!r}")
+
+
+def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
+    """Change a configuration by texts, as `ssd train --set` does.
+
+    Args:
+        config: where to start from.
+        settings: "name=value", such as "momentum=0.95", "max_grad_norm=none", "augmentation.crop=0.5" or
+            "augmentation=none".
+
+    Raises:
+        ValueError: if there is no such name, or the value is of another type or out of range.
+    """
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"{setting!r} is no setting: write name=value, such as momentum=0.95")
+        name, value = name.strip(), value.strip()
+        group, _, inner = name.rpartition(".")
+        if group == "augmentation":
+            augmentation = config.augmentation or Augmentation()
+            config = replace(config, augmentation=_changed(augmentation, inner, value, name))
+        else:
+            config = _changed(config, name, value, name)
+    return config
+
+
+def config_from_dict(recorded: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of which config.json holds `dataclasses.asdict`; fields that it lacks get their defaults.
+
+    Raises:
+        ValueError: if it has a field that there is not, or a value out of range.
+    """
+    values = {RENAMED.get(name, name): value for name, value in recorded.items()}
+    try:
+        if values.get("augmentation") is not None:
+            inner = values["augmentation"].items()
+            values["augmentation"] = Augmentation(**{RENAMED_AUGMENTATION.get(k, k): v for k, v in inner})
+        return TrainConfig(**values)
+    except TypeError as error:
+        raise ValueError(f"this configuration is of another version of ssdlib: {error}") from error
+
+
+def differences(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
+    """The fields in which two configurations differ, as "name=theirs, not ours"."""
+    pairs = ((f.name, getattr(ours, f.name), getattr(theirs, f.name)) for f in fields(ours))
+    return [f"{name}={recorded!r}, not {asked!r}" for name, asked, recorded in pairs if asked != recorded]
+
+
+def _changed(config: Any, name: str, text: str, shown: str) -> Any:
+    """The configuration with one field read from a text."""
+    kinds = get_type_hints(type(config))
+    if name not in kinds:
+        known = ", ".join(kinds)
+        raise ValueError(f"there is no setting {shown!r}; there are {known}")
+    kind, default = kinds[name], getattr(config, name)
+    if is_dataclass(default) or name == "augmentation":
+        if text.lower() != "none":
+            raise ValueError(f"{shown} takes none; its parts are set one by one, such as {shown}.crop=0.5")
+        return replace(config, **{name: None})
+    try:
+        return replace(config, **{name: _parsed(text, kind)})
+    except _WrongType as error:
+        raise ValueError(f"{shown} takes {error}, got {text!r}") from None
+
+
+class _WrongType(Exception):
+    """A text that is no value of the field's type; the message says what would be."""
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    """A value of one of the types of the fields: str, bool, int, float, float | None."""
+    if kind is str:
+        return text
+    if kind is bool:
+        known = {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }
+        if text.lower() not in known:
+            raise _WrongType("true or false")
+        return known[text.lower()]
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise _WrongType("a whole number") from None
+    optional = kind is not float
+    if optional and text.lower() == "none":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise _WrongType("a number or none" if optional else "a number")
+    return value

@@ -1,0 +1,105 @@
+"""Presets: named configurations of a training run that are known to work or come from a paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from ssdlib.data.transforms import Augmentation
+from ssdlib.engine.config import TrainConfig
+
+# Liu et al. (2016), section 3.1, with the augmentation of section 3.6, and what only the original code says:
+# biases at twice the rate, and 120k steps.
+_PAPER = TrainConfig(
+    architecture="ssd300_vgg16",
+    iterations=120_000,
+    batch_size=32,
+    optimizer="sgd",
+    learning_rate=1e-3,
+    schedule="steps",
+    warmup=0.0,
+    bias_lr_multiplier=2.0,
+    max_grad_norm=None,
+    ema_decay=0.0,
+    pretrained=True,
+)
+
+PRESETS = {
+    # Thousands of images, such as drawn scenes: every image is seen a few times only, so flips are variation enough.
+    "tiny": TrainConfig(
+        iterations=2300, learning_rate=2e-3, augmentation=Augmentation(color=False, zoom_out=1.0, crop=1.0)
+    ),
+    # Hundreds of photographs: without crops and zooms the network would learn them by heart.
+    "tiny_few": TrainConfig(augmentation=Augmentation(color=False, zoom_out=1.3, zoom_out_p=0.2, crop=0.7, crop_p=0.7)),
+    "paper": _PAPER,
+    "paper512": replace(_PAPER, architecture="ssd512_vgg16"),
+    # Without ImageNet the first layers have to be learned from the boxes: batch normalisation makes a rate possible
+    # that is twenty times the paper's, and twice as many images are seen.
+    "scratch": TrainConfig(
+        architecture="ssd300_vgg16_bn",
+        iterations=120_000,
+        batch_size=64,
+        optimizer="sgd",
+        learning_rate=2e-2,
+        schedule="cosine",
+        warmup=0.02,
+        max_grad_norm=10.0,
+        ema_decay=0.9995,
+    ),
+}
+"""The names of `ssd train --preset`; `PRESET_NOTES` says what each is for."""
+
+
+class PresetNote(NamedTuple):
+    """What a user wants to know of a preset: what it is for, its command, on what it runs and how long, how good."""
+
+    purpose: str
+    command: str
+    hardware: str
+    time: str
+    score: str
+
+
+_VOC = "--data data/VOC2007 --data data/VOC2012"
+_MEASURED = "ssdlib/engine/records"
+_NOT_MEASURED = "not measured with ssdlib"
+
+PRESET_NOTES = {
+    "tiny": PresetNote(
+        "the small network, for thousands of images such as drawn scenes",
+        "ssd train --preset tiny --data data/toy --out runs/toy",
+        "two CPU cores",
+        f"minutes; measured: {_MEASURED}/tiny_toy.json",
+        f"measured: {_MEASURED}/tiny_toy.json",
+    ),
+    "tiny_few": PresetNote(
+        "the small network, for hundreds of photographs",
+        "ssd train --preset tiny_few --data data/BCCD --out runs/bccd",
+        "two CPU cores",
+        f"minutes; measured: {_MEASURED}/tiny_bccd.json",
+        f"measured: {_MEASURED}/tiny_bccd.json",
+    ),
+    "paper": PresetNote(
+        "SSD300 on VGG-16 as in the paper, from weights for ImageNet, on VOC 2007 + 2012",
+        f"ssd train --preset paper {_VOC} --out runs/ssd300",
+        "one GPU with 12 GB (estimated)",
+        "0.7 EFLOP: 5 hours at a sustained 40 TFLOP/s, if the data arrive as fast (arithmetic, not measured)",
+        f"mAP 77.2 on VOC 2007 test (Liu et al. 2016, final version); {_NOT_MEASURED}",
+    ),
+    "paper512": PresetNote(
+        "SSD512 on VGG-16 as in the paper, from weights for ImageNet, on VOC 2007 + 2012",
+        f"ssd train --preset paper512 {_VOC} --out runs/ssd512",
+        "one GPU with 24 GB (estimated)",
+        "three times as long as preset paper, as there are 2.9 times as many pixels (arithmetic, not measured)",
+        f"mAP 79.8 on VOC 2007 test (Liu et al. 2016, final version); {_NOT_MEASURED}",
+    ),
+    "scratch": PresetNote(
+        "SSD300 on VGG-16 with batch normalisation, from random weights, on VOC 2007 + 2012",
+        f"ssd train --preset scratch {_VOC} --out runs/scratch",
+        "one GPU with 24 GB (estimated)",
+        "twice as long as preset paper (arithmetic, not measured)",
+        "on VOC 2007 test, SSD300 from scratch has mAP 69.6 without batch normalisation (Shen et al. 2017), and "
+        f"about 78 with it and a rate of 0.05 (Zhu et al. 2019); {_NOT_MEASURED}",
+    ),
+}
+"""One note for each preset. Published figures are the paper's, and none of ours; measured ones are in benchmarks/."""

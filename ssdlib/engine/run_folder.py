@@ -1,0 +1,197 @@
+"""Runs: the folder of a training run, its log, and the state from which a run that was stopped goes on.
+
+config.json says what the run is, log.jsonl how it went, state.pt where it stands; model.safetensors is the result, and
+then the state is gone. All but the log are written aside and moved into place, and a line that was written only in
+half is cut off the log: a run that is killed at any moment can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssdlib.data.files import replaced, write_text
+from ssdlib.engine.config import TrainConfig, config_from_dict, differences
+from ssdlib.training import TrainState
+
+CONFIG, LOG, STATE, MODEL = "config.json", "log.jsonl", "state.pt", "model.safetensors"
+PARTS = ("model", "average", "optimizer", "schedule")
+MEANS = ("localization", "confidence", "gradient_norm")
+SUMMED = ("steps", "images", "waiting", *MEANS)
+
+
+@dataclass
+class Progress:
+    """What the log of a run says of the epoch that goes on, and the time that the run took.
+
+    Attributes:
+        seconds: time that the run took, in all its sessions.
+        epoch_began: `seconds` at the start of the epoch that goes on.
+        sums: over the steps of that epoch: numbers of steps and images, losses, norm of the gradient, and the seconds
+            spent waiting for images.
+    """
+
+    seconds: float = 0.0
+    epoch_began: float = 0.0
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMMED, 0.0))
+
+    def add(self, measured: Mapping[str, float], images: int) -> None:
+        """Add what a step measured."""
+        for name in MEANS:
+            self.sums[name] += measured[name]
+        self.sums["steps"] += 1
+        self.sums["images"] += images
+
+    def means(self) -> dict[str, float]:
+        """The entries of a line of the log that are means over the epoch."""
+        seconds = max(self.seconds - self.epoch_began, 1e-9)
+        return {name: self.sums[name] / self.sums["steps"] for name in MEANS} | {
+            "images_per_second": round(self.sums["images"] / seconds, 1),
+            "waiting": round(self.sums["waiting"] / seconds, 3),
+        }
+
+    def begin_epoch(self, seconds: float) -> None:
+        """Start the sums anew."""
+        self.epoch_began = seconds
+        self.sums.update(dict.fromkeys(SUMMED, 0.0))
+
+
+def check(out: Path, described: Mapping[str, Any], resume: bool) -> None:
+    """Make sure that a run can begin in a folder, or that the run in it is the one that is asked for.
+
+    Args:
+        out: the folder.
+        described: "config", "classes", "images" and "fingerprint" of the run.
+        resume: go on with a run that is in the folder. Where there is none, one begins.
+
+    Raises:
+        FileExistsError: if there is a run and it shall not be resumed.
+        ValueError: if the run in the folder is another one; the message says in what.
+    """
+    if (out / CONFIG).exists():
+        if not resume:
+            raise FileExistsError(f"{out} already holds a run; choose another folder, or go on with it (--resume)")
+        _require_same(out, described)
+        return
+    strays = [name for name in (LOG, STATE, MODEL) if (out / name).exists()]
+    if strays:
+        raise FileExistsError(f"{out} holds {' and '.join(strays)}, but no {CONFIG} that says of which run")
+
+
+def begin(out: Path, entries: Mapping[str, Any]) -> None:
+    """Make the folder of a run with its config.json, if that is not there; clean up after writes that were killed."""
+    for leftover in out.glob(".*.part.*"):
+        leftover.unlink()
+    if not (out / CONFIG).exists():
+        write_text(out / CONFIG, json.dumps(entries, indent=2) + "\n")
+
+
+def recorded_config(out: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """The configuration of the run in a folder, and all entries of its config.json.
+
+    Raises:
+        FileNotFoundError: if there is no run.
+        ValueError: if it is of another version of this package.
+    """
+    entries = json.loads((out / CONFIG).read_text(encoding="utf-8"))
+    return config_from_dict(entries["config"]), entries
+
+
+def finished(out: Path) -> bool:
+    """Whether the run in a folder has come to its end."""
+    return (out / MODEL).exists()
+
+
+def save_state(out: Path, state: TrainState, progress: Progress) -> None:
+    """Write where a run stands, and all that changes in its course."""
+    parts = {name: getattr(state, name).state_dict() for name in PARTS}
+    saved = {"step": state.step, "progress": asdict(progress), "parts": parts, "random": torch.get_rng_state()}
+    with replaced(out / STATE) as aside:
+        torch.save(saved, aside)
+
+
+def load_state(out: Path, state: TrainState) -> Progress:
+    """Bring the state of a run back to where it was saved last; leave it alone if it was never saved.
+
+    Raises:
+        ValueError: if the file is no state of this run.
+    """
+    if not (out / STATE).exists():
+        return Progress()
+    try:
+        saved = torch.load(out / STATE, map_location="cpu", weights_only=True)
+        progress = Progress(**saved["progress"])
+        for name in PARTS:
+            getattr(state, name).load_state_dict(saved["parts"][name])
+        state.step = saved["step"]
+        torch.set_rng_state(saved["random"])
+    except OSError:
+        raise
+    except Exception as error:  # whatever a file of anything raises when it is taken for a pickle
+        raise ValueError(f"{out / STATE} is no state that this run can go on from: {error}") from error
+    return progress
+
+
+def end(out: Path) -> None:
+    """Remove what only a run that goes on needs."""
+    (out / STATE).unlink(missing_ok=True)
+
+
+def add_to_log(out: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to the log."""
+    with open(out / LOG, "a", encoding="utf-8") as log:
+        log.write(json.dumps(line) + "\n")
+
+
+def cut_log(out: Path, epochs: int) -> None:
+    """Keep the lines of the first `epochs` epochs; the others will be written again."""
+    if (out / LOG).exists():
+        lines = (out / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(out / LOG, "".join(lines[:epochs]))
+
+
+def _require_same(out: Path, described: Mapping[str, Any]) -> None:
+    theirs, entries = recorded_config(out)
+    differ = differences(config_from_dict(described["config"]), theirs)
+    names = {"classes": "classes", "images": "number of images", "fingerprint": "list of images"}
+    for key, name in names.items():
+        if entries.get(key) != described[key]:
+            differ.append(f"{name} {entries.get(key)}, not {described[key]}")
+    if differ:
+        raise ValueError(f"the run in {out} is another one and cannot go on: it has {'; '.join(differ)}")
+
+
+@contextmanager
+def stop_requests(single_process: bool) -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C (and the SIGTERM of a cluster) wait for the end of a step; a second one stops at once.
+
+    Args:
+        single_process: several processes cannot agree on a last step; there the signals work as usual.
+
+    Yields:
+        A function that says whether to stop.
+    """
+    asked: list[int] = []
+    if not single_process or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def ask(number: int, _frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    usual = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

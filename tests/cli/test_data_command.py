@@ -1,0 +1,82 @@
+"""`ssd data` as a user meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.coco_folder import annotation, image, write_coco
+from support.file_server import FileServer, serving
+from support.voc_archives import md5, packed, write_part
+from typer.testing import CliRunner, Result
+
+from ssdlib.cli import app
+from ssdlib.data import VOCDataset, download
+from ssdlib.data.download import VOC_ARCHIVES, Archive
+
+
+def call(*args: object) -> Result:
+    return CliRunner().invoke(app, [str(arg) for arg in args], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """A server with small archives of the published names."""
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    files = {}
+    for name, archive in list(VOC_ARCHIVES.items()):
+        folder = tmp_path / "made" / name
+        write_part(folder / archive.folder, archive.image_set, [f"{archive.image_set}_{archive.folder}"])
+        content = files[archive.filename] = packed(folder)
+        small = Archive(archive.url, md5(content), archive.folder, archive.image_set, 1)
+        monkeypatch.setitem(VOC_ARCHIVES, name, small)
+    with serving(FileServer(files)) as server:
+        yield server
+
+
+def test_voc(mirror: FileServer, tmp_path: Path):
+    root = tmp_path / "data"
+    command = ("data", "voc", "--root", root, "--url", mirror.url)
+    mirror.plan = [("cut", 5000)]
+    result = call(*command)
+    assert result.exit_code == 0, result.output
+    assert f"complete: {root / 'VOC2007'}\ncomplete: {root / 'VOC2012'}\n" in result.output
+    assert VOCDataset(root / "VOC2007", "test").ids == ["test_VOC2007"]
+    assert len(mirror.requests) == 4
+    assert call(*command).exit_code == 0
+    assert len(mirror.requests) == 4
+
+
+def test_voc_in_part(mirror: FileServer, tmp_path: Path):
+    parts = ("--part", "2012-trainval", "--part", "2007-test", "--keep")
+    result = call("data", "voc", "--root", tmp_path, "--url", mirror.url, *parts)
+    assert result.exit_code == 0, result.output
+    names = [VOC_ARCHIVES[name].filename for name in ("2012-trainval", "2007-test")]
+    assert [name for name, _ in mirror.requests] == names
+    assert sorted(path.name for path in (tmp_path / "downloads").iterdir()) == sorted(names)
+    assert call("data", "voc", "--root", tmp_path, "--part", "2020").exit_code == 2
+
+
+def test_voc_says_plainly_what_went_wrong(mirror: FileServer, tmp_path: Path):
+    mirror.files["VOCtest_06-Nov-2007.tar"] = b"something else"
+    result = call("data", "voc", "--root", tmp_path, "--url", mirror.url)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    last = result.output.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert f"VOCtest_06-Nov-2007.tar from {mirror.url}" in last
+    assert md5(b"something else") in last
+    assert VOCDataset(tmp_path / "VOC2007", "trainval").ids == ["trainval_VOC2007"]  # what came before stays
+
+
+def test_check_knows_both_layouts(tmp_path: Path):
+    write_coco(tmp_path, "val2017", [image(1)], [annotation(1, 1, 3, [0, 0, 20, 15])])
+    result = call("data", "check", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "1 objects of 2 classes" in result.output
+    assert result.output.rstrip().endswith("ok")
+    write_coco(tmp_path, "val2017", [image(1)], [annotation(1, 1, 3, [0, 0, 0, 15])])
+    result = call("data", "check", tmp_path)
+    assert result.exit_code == 1
+    assert "annotations/instances_val2017.json, object 0: zero area, refused" in result.output

@@ -1,0 +1,230 @@
+"""`ssd train`: presets, options and settings, several folders, resuming, validation, TensorBoard, and every mistake."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.commands import call, refused, torchrun
+from support.small_run import log_of
+from support.voc_folder import object_xml, write_voc
+
+from ssdlib import training
+from ssdlib.data import TOY_CLASSES, make_toy_voc
+from ssdlib.engine import run_folder
+from ssdlib.engine.presets import PRESETS
+from ssdlib.zoo.checkpoint import load_model
+
+QUICK = ("--iterations", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu", "--threads", 1, "--no-bfloat16")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    return make_toy_voc(folder, train=6, val=2, test=2, sides=(96, 140), progress=False)
+
+
+def trained(*args: object) -> str:
+    result = call("train", *args)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "config.json").read_text())["config"]
+
+
+# ---- presets and settings --------------------------------------------------------------------------------------
+
+
+def test_list_of_the_presets():
+    output = trained("--list")
+    assert all(f"{name}: " in output for name in PRESETS)
+    assert output.count("hardware: ") == output.count("time: ") == output.count("score: ") == len(PRESETS)
+    assert "77.2" in output
+    assert "not measured with ssdlib" in output
+
+
+def test_options_and_settings(toy: Path, tmp_path: Path):
+    settings = ("--set", "momentum=0.7", "--set", "optimizer=sgd", "--set", "augmentation.crop=0.5")
+    out = tmp_path / "run"
+    output = trained("--preset", "tiny_few", "--data", toy, "--out", out, *QUICK, "--seed", 5, *settings)
+    assert f"8 images of 'trainval', classes: {', '.join(TOY_CLASSES)}" in output
+    assert f"model: {out / 'model.safetensors'}" in output
+    config = config_of(out)
+    assert (config["iterations"], config["batch_size"], config["seed"], config["bfloat16"]) == (2, 2, 5, False)
+    assert (config["momentum"], config["optimizer"], config["augmentation"]["crop"]) == (0.7, "sgd", 0.5)
+    assert config["augmentation"]["zoom_out"] == PRESETS["tiny_few"].augmentation.zoom_out
+    assert config["learning_rate"] == PRESETS["tiny_few"].learning_rate
+    entries = json.loads((out / "config.json").read_text())
+    assert (entries["data"], entries["image_set"], entries["weights"]) == ([str(toy.resolve())], "trainval", None)
+
+
+def test_several_folders(toy: Path, tmp_path: Path):
+    other = make_toy_voc(tmp_path / "other", train=6, val=1, test=0, seed=3, sides=(96, 140), progress=False)
+    output = trained("--data", toy, "--data", other, "--out", tmp_path / "run", *QUICK, "--cache")
+    assert "15 images of 'trainval'" in output
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"] == [str(toy.resolve()), str(other)]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--set", "speed=3"), "there is no setting 'speed'; there are iterations"),
+        (("--set", "momentum=high"), "momentum takes a number, got 'high'"),
+        (("--set", "momentum"), "write name=value"),
+        (("--set", "momentum=2"), "momentum must be at least 0 and below 1, got 2.0"),
+        (("--learning-rate", -1), "learning_rate must be above 0, got -1.0"),
+        (("--set", "architecture=ssd9000"), "no architecture 'ssd9000'; there are ssd300_vgg16"),
+        (("--preset", "huge"), "huge"),
+        (("--iterations", 0), "--iterations"),
+        (("--val-set", "holdout"), "no image set 'holdout'"),
+        (("--set", "pretrained=true"), "no weights for ImageNet for ssd_tiny"),
+        (("--preset", "paper", "--weights", "nowhere.pth"), "nowhere.pth"),
+    ],
+)
+def test_mistakes(args: tuple[object, ...], message: str, toy: Path, tmp_path: Path):
+    assert message in refused("train", "--data", toy, "--out", tmp_path / "run", "--device", "cpu", *args)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_data(tmp_path: Path):
+    assert "say with --data on which images to train" in refused("train", "--out", tmp_path / "run")
+    assert "say with --data on which images to train" in refused("train", "--out", tmp_path / "run", "--resume")
+
+
+def test_a_loss_that_explodes_names_the_files(toy: Path, tmp_path: Path):
+    args = ("--iterations", 9, "--set", "optimizer=sgd", "--set", "max_grad_norm=none", "--set", "warmup=0")
+    message = refused(
+        "train", "--data", toy, "--out", tmp_path, *QUICK, *args, "--learning-rate", "1e30", "--save-every", 1
+    )
+    assert "in step 2, and the weights were left as they were" in message
+    assert message.count(str(toy.resolve() / "JPEGImages")) == 2
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 1
+
+
+# ---- resume ----------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_and_resume(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    args = ("--data", toy, *QUICK, "--iterations", 5, "--seed", 3, "--val-set", "val", "--val-every", 1)
+    trained("--out", tmp_path / "whole", *args)
+    real, steps = training.train_step, 0
+
+    def interrupted(*args: Any) -> dict[str, float]:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(training, "train_step", interrupted)
+    out = tmp_path / "run"
+    stopped = call("train", "--out", out, *args)
+    assert stopped.exit_code == 130
+    assert "stopped after step 3" in stopped.output
+    assert f"go on with: ssd train --out {out} --resume" in stopped.output.replace("\n", "")
+    assert "another one" in refused("train", "--out", out, *args, "--resume", "--seed", 4)
+    assert "learning_rate=0.002, not 0.001" in refused("train", "--out", out, "--resume", "--set", "learning_rate=1e-3")
+    assert "already holds a run" in refused("train", "--out", out, *args)
+    trained("--out", out, "--resume", "--workers", 0, "--device", "cpu", "--threads", 1)
+    assert log_of(out) == log_of(tmp_path / "whole")
+    assert all("mAP" in line for line in log_of(out))  # what is measured is taken from the run, too
+    a, b = (load_model(run / "model.safetensors").state_dict() for run in (out, tmp_path / "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    # once more: it is finished
+    before = (out / "model.safetensors").read_bytes()
+    assert f"the run in {out} is finished" in trained("--out", out, "--resume", *args)
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_resume_with_other_data(toy: Path, tmp_path: Path):
+    other = make_toy_voc(tmp_path / "other", train=6, val=3, test=0, seed=3, sides=(96, 140), progress=False)
+    trained("--data", toy, "--out", tmp_path / "run", *QUICK)
+    resumed = ("train", "--out", tmp_path / "run", *QUICK, "--resume")
+    assert "number of images 8, not 9" in refused(*resumed, "--data", other)
+    assert "number of images 8, not 6" in refused(*resumed, "--image-set", "train")
+    cats = write_voc(tmp_path / "cats", {"trainval": list("abcdefgh")}, {"a": [object_xml("cat", 1, 1, 40, 30)]})
+    assert "not ['cat']" in refused(*resumed, "--data", cats)
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_goes_on(toy: Path, tmp_path: Path):
+    """The real command, killed from outside as soon as it has written its first state."""
+    out = tmp_path / "run"
+    args = ["--data", toy, "--out", out, *QUICK, "--iterations", 60, "--save-every", 1]
+    command = [sys.executable, "-m", "ssdlib", "train", *map(str, args)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while not (out / run_folder.STATE).exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert "goes on" not in trained("--out", out, "--resume", "--workers", 0, "--device", "cpu", "--threads", 1)
+    trained(*args[:2], "--out", tmp_path / "whole", *args[4:])
+    assert log_of(out) == log_of(tmp_path / "whole")
+    a, b = (load_model(run / "model.safetensors").state_dict() for run in (out, tmp_path / "whole"))
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.slow
+def test_two_processes(toy: Path, tmp_path: Path):
+    args = [str(arg) for arg in ("--data", toy, "--out", tmp_path / "run", *QUICK, "--val-set", "val")]
+    done = torchrun(tmp_path, ["-m", "ssdlib", "train", *args])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("8 images of 'trainval'") == done.stdout.count("model: ") == 1
+    assert done.stderr.count("training: 100%") >= 1
+    (line,) = log_of(tmp_path / "run")
+    assert line["step"] == 2
+    assert 0 <= line["mAP"] <= 1
+
+
+# ---- validation and TensorBoard --------------------------------------------------------------------------------
+
+
+def test_validation(toy: Path, tmp_path: Path):
+    """Every second epoch of 4 steps, and the last one."""
+    args = ("--data", toy, "--out", tmp_path, *QUICK, "--iterations", 19)
+    trained(*args, "--val-set", "val", "--val-every", 2)
+    lines = log_of(tmp_path)
+    assert [(line["epoch"], "mAP" in line) for line in lines] == [(1, 0), (2, 1), (3, 0), (4, 1), (5, 1)]
+    assert all(0 <= line["mAP"] <= 1 for line in lines if "mAP" in line)
+
+
+def test_tensorboard(toy: Path, tmp_path: Path):
+    pytest.importorskip("tensorboard")
+    args = ("--data", toy, "--out", tmp_path, *QUICK, "--iterations", 8, "--tensorboard", "--val-set", "val")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of TensorBoard's own imports
+        trained(*args, "--val-every", 1)
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(tmp_path / "events"))
+        events.Reload()
+    lines = log_of(tmp_path)
+    tags = {"loss/localization", "loss/confidence", "gradient_norm", "learning_rate", "images_per_second", "waiting"}
+    assert set(events.Tags()["scalars"]) == tags | {"mAP"}
+    points = [(point.step, point.value) for point in events.Scalars("loss/confidence")]
+    assert points == [(line["step"], pytest.approx(line["confidence"])) for line in lines]
+    assert events.Tags()["images"] == ["detections/0", "detections/1"]  # of the two validation images
+    picture = events.Images("detections/0")[0]
+    assert 96 <= picture.width <= 140
+    assert picture.encoded_image_string.startswith(b"\x89PNG")
+
+
+def test_tensorboard_is_missing(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    out = tmp_path / "run"
+    message = refused("train", "--data", toy, "--out", out, *QUICK, "--tensorboard")
+    assert "pip install 'ssdlib[tensorboard]'" in message
+    assert not out.exists()

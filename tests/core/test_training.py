@@ -1,0 +1,136 @@
+"""Training: schedule, optimizer, one step, and the loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from support.small_run import QUICK, same_weights, weights_of
+from torch import Tensor
+
+from ssdlib.engine.config import TrainConfig
+from ssdlib.model import SSD, build_model
+from ssdlib.training import TrainState, learning_rate_factor, make_optimizer, train_step, training_loop
+
+
+def factors(config: TrainConfig, steps: Sequence[int]) -> list[float]:
+    return [learning_rate_factor(step, config) for step in steps]
+
+
+def test_cosine():
+    config = TrainConfig(iterations=1000, warmup=0.1, schedule="cosine")
+    assert factors(config, [0, 49, 99, 100]) == pytest.approx([0.01, 0.5, 1, 1])  # no step has a rate of 0
+    assert factors(config, [550]) == pytest.approx([0.5])  # halfway between warm-up and end
+    falling = factors(config, range(100, 1000))
+    assert falling == sorted(falling, reverse=True)
+    assert 0 < falling[-1] < 1e-5  # the last step still moves
+    assert factors(replace(config, warmup=0.0), [0]) == [1]
+    assert factors(TrainConfig(iterations=1, warmup=0.9), [0]) == [1]  # a warm-up shorter than a step
+
+
+def test_steps():
+    config = TrainConfig(iterations=1200, warmup=0.05, schedule="steps")
+    assert factors(config, [29]) == pytest.approx([0.5])
+    assert factors(config, [60, 799, 800, 999, 1000, 1199]) == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_groups_of_the_optimizer(optimizer: str):
+    model = build_model("ssd_tiny", ["cat"])
+    config = TrainConfig(
+        optimizer=optimizer, learning_rate=0.01, bias_lr_multiplier=2.0, weight_decay=0.1, momentum=0.8
+    )
+    made = make_optimizer(model, config)
+    weights, vectors = made.param_groups
+    assert (weights["lr"], weights["weight_decay"]) == (0.01, 0.1)
+    assert (vectors["lr"], vectors["weight_decay"]) == (0.02, 0.0)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert sorted(names[id(p)] for group in made.param_groups for p in group["params"]) == sorted(names.values())
+    assert all(names[id(p)].endswith("weight") and p.dim() == 4 for p in weights["params"])
+    biases = {name for name in names.values() if name.endswith("bias")}
+    assert biases <= {names[id(p)] for p in vectors["params"]}
+    assert len(vectors["params"]) > len(biases)  # the scales of the normalisations too
+    assert type(made).__name__ == {"sgd": "SGD", "adamw": "AdamW"}[optimizer]
+    if optimizer == "sgd":
+        assert weights["momentum"] == 0.8
+
+
+def batch(count: int = 2) -> tuple[Tensor, list[dict[str, Tensor]]]:
+    target = {"boxes": torch.tensor([[0.1, 0.1, 0.6, 0.6]]), "labels": torch.tensor([1])}
+    return torch.rand(count, 3, 256, 256), [{**target, "difficult": torch.tensor([False])}] * count
+
+
+def test_a_step_changes_the_weights_and_returns_the_losses():
+    model = build_model("ssd_tiny", ["cat"]).train()
+    images, targets = batch()
+    before = weights_of(model)
+    losses = train_step(model, images, targets, make_optimizer(model, QUICK), QUICK)
+    assert losses.keys() == {"localization", "confidence", "gradient_norm"}
+    assert all(isinstance(value, float) and math.isfinite(value) for value in losses.values())
+    assert all(not torch.equal(before[name], p) for name, p in model.named_parameters() if p.dim() > 1)
+
+
+def test_a_loss_that_is_not_finite_changes_no_weight():
+    model = build_model("ssd_tiny", ["cat"]).train()
+    images, targets = batch()
+    with torch.no_grad():
+        model.class_head.convolutions[0].bias[0] = math.nan
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    losses = train_step(model, images, targets, make_optimizer(model, QUICK), QUICK)
+    assert not math.isfinite(losses["confidence"])
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("max_grad_norm", "moved"), [(0.5, 0.5), (None, None)])
+def test_the_gradient_is_clipped(max_grad_norm: float | None, moved: float | None):
+    config = replace(
+        QUICK, optimizer="sgd", learning_rate=1.0, momentum=0.0, weight_decay=0.0, max_grad_norm=max_grad_norm
+    )
+    model = build_model("ssd_tiny", ["cat"]).train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    train_step(model, *batch(), make_optimizer(model, config), config)
+    length = math.sqrt(sum(float(((p.detach() - before[name]) ** 2).sum()) for name, p in model.named_parameters()))
+    assert length > 1 if moved is None else length == pytest.approx(moved, rel=1e-3)
+
+
+def test_the_loop_yields_each_step_and_stops_after_the_last():
+    config = replace(QUICK, iterations=3, warmup=0.5, learning_rate=1e-3)
+    state = TrainState.start(build_model("ssd_tiny", ["cat"]), config)
+    data = iter([batch()] * 9)
+    steps = training_loop(state, data, config)
+    first = next(steps)
+    assert (first["step"], state.step) == (1, 1)
+    assert first["learning_rate"] == pytest.approx(1e-3 / 1.5)  # the rate that the step used
+    assert [step["step"] for step in steps] == [2, 3]
+    assert len(list(data)) == 6  # no batch was taken that was not used
+
+
+def test_the_loop_goes_on_from_where_its_state_stands():
+    config, torch_state = replace(QUICK, iterations=4), torch.get_rng_state()
+    whole = TrainState.start(build_model("ssd_tiny", ["cat"]), config)
+    torch.set_rng_state(torch_state)
+    parts = TrainState.start(build_model("ssd_tiny", ["cat"]), config)
+    data = [batch() for _ in range(4)]
+    expected = list(training_loop(whole, data, config))
+    assert list(training_loop(parts, data[:2], config)) == expected[:2]  # the batches end
+    assert list(training_loop(parts, data[2:], config)) == expected[2:]
+    assert same_weights(whole.average, parts.average)
+
+
+def test_the_loop_stops_before_a_step_that_is_not_finite():
+    state = TrainState.start(build_model("ssd_tiny", ["cat"]), QUICK)
+
+    def losses(model: SSD, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        offsets, logits = model(images)
+        return {"localization": offsets.square().mean(), "confidence": logits.mean() * math.nan}
+
+    before = {name: p.clone() for name, p in state.model.named_parameters()}
+    with pytest.raises(FloatingPointError, match=r"the confidence loss became nan in step 1, and the weights"):
+        next(training_loop(state, [batch()], QUICK, losses=losses))
+    assert all(torch.equal(p, before[name]) for name, p in state.model.named_parameters())
+    assert state.step == 0

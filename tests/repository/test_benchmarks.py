@@ -1,0 +1,129 @@
+"""The scripts that measure: each runs at a tiny size, and what they call equal is compared indeed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+import torch
+
+matplotlib.use("Agg")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _as_scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    threads = torch.get_num_threads()
+    with matplotlib.rc_context():
+        yield
+    torch.set_num_threads(threads)
+
+
+def test_pairs_are_timed_by_turns_after_their_results_are_compared():
+    timing = importlib.import_module("timing")
+    calls: list[str] = []
+
+    def side(name: str, value: int) -> Any:
+        return lambda: (calls.append(name), value)[1]
+
+    def same(a: int, b: int) -> str:
+        assert (a, b) == (1, 2)
+        calls.append("same")
+        return "agreed"
+
+    row = timing.compare(timing.Pair("work", side("a", 1), side("b", 2), same, target=1e9, limit=1e9), rounds=3)
+    timed = calls[-6:]
+    assert calls[:3] == ["a", "b", "same"]
+    assert timed == ["a", "b"] * 3
+    assert row.met
+    assert row.same == "agreed"
+    assert len(row.ratios) == 3
+    assert row.ratio == sorted(row.ratios)[1]
+    assert not timing.compare(timing.Pair("work", side("a", 1), side("b", 2), same, target=0.0)).met
+    assert "MISSED" in timing.table([timing.compare(timing.Pair("w", side("a", 1), side("b", 2), same, target=0.0))])
+    with pytest.raises(AssertionError):
+        timing.compare(timing.Pair("work", side("a", 1), side("b", 3), same, target=1.0))
+
+
+def test_peak_memory_counts_what_is_freed_before_the_end():
+    timing = importlib.import_module("timing")
+    peak = timing.peak_memory(lambda: torch.ones(16, 1024, 1024).sum().item())  # 64 MiB for a moment
+    if peak is None:
+        pytest.skip("this system does not tell the peak of a process")
+    assert 60 * 2**20 < peak < 90 * 2**20
+
+
+def test_results_that_differ_are_noticed():
+    peers = importlib.import_module("peers")
+    for pair, spoil in (
+        (peers.loss(2, 3), lambda losses: {**losses, "confidence": losses["confidence"] * 1.001}),
+        (peers.detection(True, 1), lambda found: [{**found[0], "boxes": found[0]["boxes"] + 0.001}]),
+        (peers.matching(1, 3), lambda matched: [matched[0].roll(1)]),
+    ):
+        ours, theirs = pair.ours(), pair.theirs()
+        assert pair.same(ours, theirs)
+        with pytest.raises(AssertionError):
+            pair.same(spoil(ours), theirs)
+
+
+def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    speed = importlib.import_module("speed")
+    speed.main(name="small", only=["loss", "detection", "pipeline"], rounds=1, threads=1, small=True, results=tmp_path)
+    record = json.loads((tmp_path / "small.json").read_text())
+    assert {"commit", "date", "hardware", "versions", "command", "threads"} <= record.keys()
+    assert len(record["rows"]) == 4
+    for row in record["rows"]:
+        assert row["ours"] > 0
+        assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"], abs=1e-3)
+        assert row["work"] in capsys.readouterr().out or row["same"]
+
+
+@pytest.mark.slow
+def test_speed_of_the_network(tmp_path: Path):
+    speed = importlib.import_module("speed")
+    only = ["training, bfloat16", "inference, batch 1, float32"]
+    speed.main(name="small", only=only, rounds=1, threads=1, small=True, results=tmp_path)
+    assert len(json.loads((tmp_path / "small.json").read_text())["rows"]) == len(only)
+
+
+def test_growth(tmp_path: Path):
+    growth = importlib.import_module("growth")
+    growth.main(name="small", rounds=1, threads=1, small=True, results=tmp_path)
+    record = json.loads((tmp_path / "small.json").read_text())
+    assert [len(series["points"]) for series in record["series"]] == [1] * 7 + [2]
+    assert (tmp_path / "small.svg").stat().st_size > 1000
+
+
+def test_gpu_on_a_cpu(tmp_path: Path):
+    gpu = importlib.import_module("gpu")
+    gpu.main(name="small", device="cpu", workers=0, batch_size=2, small=True, results=tmp_path, **GPU_DEFAULTS)
+    record = json.loads((tmp_path / "small.json").read_text())
+    assert [(row["side"], row["source"], row["augmented"]) for row in record["training"]] == [
+        *(("ssdlib", source, where) for source in ("JPEG files", "memory") for where in ("loader", "device")),
+        ("torchvision, float32", "memory", "loader"),
+        ("torchvision, bfloat16", "memory", "loader"),
+    ]
+    assert all(row["images_per_second"] > 0 and 0 <= row["waiting"] <= 1 for row in record["training"])
+    assert [row["batch"] for row in record["inference"]] == [1, 1, 1, 2, 2, 2]
+    # Backwards, a layer computes twice what it computes forward (that of grouped convolutions is counted as more).
+    assert record["limits"]["training_flop"] > 2.5 * record["limits"]["forward_flop"] > 0
+
+
+GPU_DEFAULTS: dict[str, Any] = {"data": None, "image_set": "trainval", "steps": 1, "compile_network": False}
+
+
+def test_single_steps_give_what_they_replace():
+    steps = importlib.import_module("steps")
+    pairs = [pair for pair, _ in zip(steps.steps(small=True), range(5), strict=False)]  # those before the network
+    for pair in pairs:
+        assert pair.same(pair.ours(), pair.theirs())
+    images, weights = torch.rand(2, 32, 64, 64), torch.rand(32, 32, 3, 3)
+    shares = steps.shares(lambda: torch.nn.functional.conv2d(images, weights).relu_())
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+    assert len(shares) > 1

@@ -1,0 +1,249 @@
+"""Checkpoints: what comes back is what was written, and everything else is refused with a clear message."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ssdlib.backbones import Tiny
+from ssdlib.boxes import cxcywh_to_xyxy
+from ssdlib.coding import decode
+from ssdlib.data import TOY_CLASSES, VOCDataset, sample_root
+from ssdlib.engine import detect_dataset
+from ssdlib.metrics import evaluate
+from ssdlib.model import SSD, TINY, build_model
+from ssdlib.priors import SSD300_VOC, SSDLITE320
+from ssdlib.zoo.checkpoint import demo_model, export_model, load_model, read_description, save_model
+
+CLASSES = ("cat", "dog & <b>$x$</b>", "été")
+
+
+def small_model(**options: Any) -> SSD:
+    model = build_model("ssd_tiny", CLASSES, **options)
+    for name, buffer in model.named_buffers():  # running averages of a model that has been trained
+        if name.endswith(("running_mean", "running_var")):
+            torch.nn.init.uniform_(buffer, 0.5, 1.5)
+    return model
+
+
+@pytest.fixture
+def model() -> SSD:
+    return small_model()
+
+
+@pytest.fixture
+def path(model: SSD, tmp_path: Path) -> Path:
+    return save_model(model, tmp_path / "model.safetensors")
+
+
+# ---- round trip ------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_is_exact(model: SSD, path: Path):
+    again = load_model(path)
+    assert not again.training
+    state, expected = again.state_dict(), model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    images = torch.rand(2, 3, 256, 256)
+    for got, wanted in zip(again(images), model.eval()(images), strict=True):
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize("architecture", ["ssdlite320_mobilenet_v3", "ssdlite320_mobilenet_v3_full"])
+def test_round_trip_of_ssdlite(tmp_path: Path, architecture: str):
+    model = build_model(architecture, CLASSES).eval()
+    again = load_model(save_model(model, tmp_path / "m.safetensors"), recipe=SSDLITE320)
+    assert again.architecture == architecture
+    state, expected = again.state_dict(), model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    assert torch.equal(again.mean, model.mean)
+
+
+def test_everything_beside_the_weights_comes_back(tmp_path: Path):
+    recipe = replace(TINY, name="my own", scales=(0.1, 0.2, 0.31, 0.5, 0.7, 0.95))
+    model = small_model(recipe=recipe, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    again = load_model(save_model(model, tmp_path / "m.safetensors"), classes=CLASSES, recipe=recipe)
+    assert again.classes == CLASSES
+    assert again.recipe == recipe
+    assert again.num_classes == 4
+    assert again.architecture == "ssd_tiny"
+    for name in ("priors", "mean", "std"):
+        assert torch.equal(getattr(again, name), getattr(model, name)), name
+
+
+def test_description(model: SSD, tmp_path: Path):
+    path = save_model(model, tmp_path / "new" / "folder" / "m.safetensors", training={"seed": 3})
+    description = read_description(path)
+    assert description["architecture"] == "ssd_tiny"
+    assert description["classes"] == list(CLASSES)
+    assert description["training"] == {"seed": 3}
+    assert description["versions"]["torch"] == torch.__version__
+    assert [p.name for p in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_half_is_half_the_size_and_loads_as_float32(model: SSD, path: Path, tmp_path: Path):
+    half = save_model(model, tmp_path / "half.safetensors", half=True)
+    assert half.stat().st_size < 0.55 * path.stat().st_size
+    again = load_model(half)
+    for name, expected in model.state_dict().items():
+        got = again.state_dict()[name]
+        assert got.dtype == expected.dtype, name
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-6)
+    assert all(p.dtype == torch.float32 for p in model.parameters())  # the model itself was left alone
+
+
+def test_others_may_read_it_as_any_new_file(path: Path, tmp_path: Path):
+    (tmp_path / "other").write_text("")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_weights_in_another_memory_format(model: SSD, tmp_path: Path):
+    changed = model.to(memory_format=torch.channels_last)
+    again = load_model(save_model(changed, tmp_path / "m.safetensors"))
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in changed.state_dict().items())
+
+
+def test_every_byte_is_a_described_number(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nothing pickled can be in the file, and nothing is unpickled when it is opened."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    assert header.pop("__metadata__").keys() == {"ssdlib"}
+    ends = sorted(tuple(entry["data_offsets"]) for entry in header.values())
+    assert ends[0][0] == 0
+    assert all(first[1] == second[0] for first, second in pairwise(ends))
+    assert 8 + length + ends[-1][1] == len(data)
+    assert {entry["dtype"] for entry in header.values()} <= {"F32", "I64"}
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    load_model(path)
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------
+
+
+def test_missing_file(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nowhere\.safetensors"):
+        load_model(tmp_path / "nowhere.safetensors")
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, I am a text", b"\x80\x04K\x01.", b"\xff" * 100])
+def test_no_safetensors_file(tmp_path: Path, content: bytes):
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad\.safetensors is no readable safetensors file"):
+        load_model(path)
+
+
+def test_a_cut_off_file(path: Path):
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="no readable safetensors file"):
+        load_model(path)
+
+
+def test_a_file_of_another_program(tmp_path: Path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match=r"foreign\.safetensors was not written by ssdlib"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", "[]", '{"architecture": "ssd_tiny"}'])
+def test_a_broken_description(tmp_path: Path, text: str):
+    path = tmp_path / "broken.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata={"ssdlib": text})
+    with pytest.raises(ValueError, match=r"broken\.safetensors"):
+        load_model(path)
+
+
+def test_other_classes_or_priors_than_expected(path: Path):
+    with pytest.raises(ValueError, match=r"is for the classes \['cat', .*not \['dog', 'cat'\]"):
+        load_model(path, classes=["dog", "cat"])
+    with pytest.raises(ValueError, match="is for the classes"):  # the same names in another order are other labels
+        load_model(path, classes=CLASSES[::-1])
+    with pytest.raises(ValueError, match="priors of recipe 'tiny-256', not 'ssd300"):
+        load_model(path, recipe=SSD300_VOC)
+    with pytest.raises(ValueError, match="priors of recipe"):  # the name alone does not make it the same
+        load_model(path, recipe=replace(TINY, scales=(0.1, *TINY.scales[1:])))
+    load_model(path, classes=list(CLASSES), recipe=TINY)
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape", "extra"])
+def test_tensors_that_do_not_fit(path: Path, damage: str):
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    name = next(iter(sorted(tensors)))
+    if damage == "missing":
+        del tensors[name]
+    else:
+        name = name if damage == "shape" else "extra.weight"
+        tensors[name] = torch.zeros(7)
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match=f"(?s)does not fit ssd_tiny: .*{name}"):
+        load_model(path)
+
+
+def test_a_model_without_a_name_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no architecture name"):
+        save_model(SSD(Tiny(), TINY, 4), tmp_path / "m.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crash_while_writing_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch):
+    before = path.read_bytes()
+
+    def crash(file: Path, content: bytes) -> None:
+        file.write_text("half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", crash)
+    with pytest.raises(OSError, match="disk full"):
+        save_model(small_model(), path)
+    assert path.read_bytes() == before
+
+
+# ---- the model of the package, and programs --------------------------------------------------------------------
+
+
+def test_the_demo_model_detects():
+    model = demo_model()
+    assert model.classes == TOY_CLASSES
+    dataset = VOCDataset(sample_root(), "test")
+    detections, targets = detect_dataset(model, dataset, progress=False)
+    assert evaluate(detections, targets, model.num_classes).mean > 0.8
+
+
+@pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3"])
+def test_an_exported_program_computes_the_same(tmp_path: Path, architecture: str):
+    model = demo_model() if architecture == "ssd_tiny" else build_model(architecture, CLASSES).eval()
+    side = model.recipe.image_size
+    path = export_model(model, tmp_path / "new" / "toy.pt2")
+    assert [p.name for p in path.parent.iterdir()] == ["toy.pt2"]
+    program = torch.export.load(path).module()
+    for count in (1, 3):
+        images = torch.rand(count, 3, side, side)
+        with torch.no_grad():
+            boxes, scores = program(images)
+            offsets, logits = model(images)
+        torch.testing.assert_close(boxes, cxcywh_to_xyxy(decode(offsets, model.priors)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scores, logits.softmax(dim=-1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scores.sum(dim=-1), torch.ones(count, len(model.priors)))
