@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from ssdlib.engine.loading import (
     image_name,
     make_loader,
 )
+from ssdlib.engine.run_lock import locked
 from ssdlib.model import SSD, build_model
 from ssdlib.training import TrainState, training_loop
 from ssdlib.zoo.checkpoint import load_model, save_model
@@ -90,72 +92,99 @@ def train(
         "images": len(dataset),
         "fingerprint": fingerprint(dataset),
     }
-    if writes:
-        run_folder.check(out, described, resume)
-    processes.barrier()
-    if run_folder.finished(out):
-        run_folder.end(out)
-        return load_model(out / run_folder.MODEL)
+    with locked(out) if writes else nullcontext():
+        if writes:
+            run_folder.check(out, described, resume)
+        processes.barrier()
+        if run_folder.finished(out):
+            run_folder.end(out)
+            return load_model(out / run_folder.MODEL)
 
-    torch.manual_seed(config.seed)
-    model = starting_model(config, dataset.classes, weights).to(device).to(memory_format=torch.channels_last)
-    if writes:
-        run_folder.begin(out, {**described, **(notes or {})})
-    average = copy.deepcopy(model).eval()
-    model = processes.with_shared_statistics(model, device)
-    network = processes.shared(compiled(model, config) if config.compile else model, device)
-    average.load_state_dict(model.state_dict())  # the weights of rank 0
-    state = TrainState.start(model, config)
-    state.average = average
-    on_device = config.augment_on == "device"
-    images = TrainingImages(dataset, model.recipe.image_size, config.augmentation, config.seed, on_device)
-    loader = make_loader(images, batches, workers, device)
-    so_far = run_folder.load_state(out, state) if resume else run_folder.Progress()
-    processes.barrier()  # nobody goes on to write before all have read
-    epoch = state.step // len(batches)
-    if writes:
-        run_folder.cut_log(out, epoch)
-    started = time.monotonic() - so_far.seconds
+        torch.manual_seed(config.seed)
+        model = starting_model(config, dataset.classes, weights).to(device).to(memory_format=torch.channels_last)
+        if writes:
+            run_folder.begin(out, {**described, **(notes or {})})
+        average = copy.deepcopy(model).eval()
+        model = processes.with_shared_statistics(model, device)
+        network = processes.shared(compiled(model, config) if config.compile else model, device)
+        average.load_state_dict(model.state_dict())  # the weights of rank 0
+        state = TrainState.start(model, config)
+        state.average = average
+        on_device = config.augment_on == "device"
+        images = TrainingImages(dataset, model.recipe.image_size, config.augmentation, config.seed, on_device)
+        loader = make_loader(images, batches, workers, device)
+        so_far = run_folder.load_state(out, state) if resume else run_folder.Progress()
+        processes.barrier()  # nobody goes on to write before all have read
+        epoch = state.step // len(batches)
+        if writes:
+            cut_short = state.step == config.iterations and state.step % len(batches) > 0  # the last epoch has its line
+            run_folder.cut_log(out, epoch + cut_short)
+        started = time.monotonic() - so_far.seconds
 
-    with (
-        tqdm(
-            total=config.iterations, initial=state.step, desc="training", unit="step", disable=not (progress and writes)
-        ) as bar,
-        run_folder.stop_requests(processes.world_size() == 1) as stop_requested,
-    ):
-        stream = timed(endless(loader, batches, state.step), so_far.sums)
-        steps = training_loop(state, stream, config, network=network, losses=processes.shared_losses)
-        while state.step < config.iterations:
-            try:
-                measured = next(steps)
-            except FloatingPointError as error:
-                names = ", ".join(image_name(dataset, index) for index in batches.images(state.step % len(batches)))
-                raise FloatingPointError(f"{error}; the images of this step (epoch {epoch + 1}): {names}") from error
-            so_far.add(measured, min(config.batch_size, len(dataset)))
-            bar.update()
-            so_far.seconds = time.monotonic() - started
-            if state.step % len(batches) == 0 or state.step == config.iterations:
-                line = {"epoch": epoch + 1, "step": state.step, "learning_rate": measured["learning_rate"]}
-                line |= so_far.means()
-                bar.set_postfix({name: f"{line[name]:.3f}" for name in ("localization", "confidence")})
-                if after_epoch is not None:
-                    line |= after_epoch(average, line)
-                line["seconds"] = round(so_far.seconds, 2)
-                if writes:
-                    run_folder.add_to_log(out, line)
-                epoch += 1
-                so_far.begin_epoch(time.monotonic() - started)
-            stop = stop_requested()
-            if state.step < config.iterations and (stop or (state.step % save_every == 0 and writes)):
-                run_folder.save_state(out, state, so_far)
-                if stop:
+        with (
+            tqdm(
+                total=config.iterations,
+                initial=state.step,
+                desc="training",
+                unit="step",
+                disable=not (progress and writes),
+            ) as bar,
+            run_folder.stop_requests(processes.world_size() == 1) as stop_requested,
+        ):
+            stream = timed(endless(loader, batches, state.step), so_far.sums)
+            steps = training_loop(state, stream, config, network=network, losses=processes.shared_losses)
+            while state.step < config.iterations:
+                try:
+                    measured = next(steps)
+                except FloatingPointError as error:
+                    names = ", ".join(image_name(dataset, index) for index in batches.images(state.step % len(batches)))
+                    raise FloatingPointError(
+                        f"{error}; the images of this step (epoch {epoch + 1}): {names}"
+                    ) from error
+                so_far.add(measured, min(config.batch_size, len(dataset)))
+                bar.update()
+                so_far.seconds = time.monotonic() - started
+                last = state.step == config.iterations
+                ends_epoch = last or state.step % len(batches) == 0
+                saves = last or (state.step % save_every == 0)
+                stop = stop_requested()  # asked once: a signal that comes later waits for the next step
+                if ends_epoch or saves or stop:
+                    require_finite(state)
+                if ends_epoch:
+                    line = {"epoch": epoch + 1, "step": state.step, "learning_rate": measured["learning_rate"]}
+                    line |= so_far.means()
+                    bar.set_postfix({name: f"{line[name]:.3f}" for name in ("localization", "confidence")})
+                    if after_epoch is not None:
+                        line |= after_epoch(average, line)
+                    line["seconds"] = round(so_far.seconds, 2)
+                    if writes:
+                        run_folder.add_to_log(out, line)
+                    epoch += 1
+                    so_far.begin_epoch(time.monotonic() - started)
+                if writes and (saves or stop):
+                    run_folder.save_state(out, state, so_far)  # at the end, too: the model may find no space
+                if stop and not last:
                     raise KeyboardInterrupt(f"stopped after step {state.step}; --resume goes on from there")
-    trained = average.cpu()
-    if writes:
-        save_model(trained, out / run_folder.MODEL, training={**described, "seconds": line["seconds"]})
-        run_folder.end(out)
-    processes.barrier()
-    return trained
+        if writes:
+            save_model(average, out / run_folder.MODEL, training={**described, "seconds": round(so_far.seconds, 2)})
+            run_folder.end(out)
+        processes.barrier()
+        return average.cpu()
+
+
+def require_finite(state: TrainState) -> None:
+    """Refuse weights or averages that are not finite: the update of a step can overflow though its gradient is finite.
+
+    Raises:
+        FloatingPointError: the message names the step and a tensor.
+    """
+    for module in (state.model, state.average):
+        broken = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
+        if broken:
+            raise FloatingPointError(
+                f"after step {state.step} {len(broken)} tensors of the weights are not finite, the first is "
+                f"{broken[0]}; they are not saved, and a lower learning rate may help"
+            )
 
 
 def starting_model(config: TrainConfig, classes: Sequence[str], weights: str | Path | None = None) -> SSD:

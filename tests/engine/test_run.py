@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor
 from ssdlib import training
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.data.transforms import Augmentation
-from ssdlib.engine import processes, train
+from ssdlib.engine import processes, run_folder, train
+from ssdlib.engine import run as engine_run
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.loading import Batches
 from ssdlib.engine.run import has_bfloat16
@@ -234,6 +236,65 @@ def test_an_absurd_learning_rate_stops_the_run(sample: Images, tmp_path: Path):
     config = replace(QUICK, iterations=9, optimizer="sgd", learning_rate=1e30, max_grad_norm=None)
     with pytest.raises(FloatingPointError, match=r"loss became .* in step \d"):
         train(config, four(sample), tmp_path, progress=False)
+
+
+def test_the_last_update_is_checked_too(sample: Images, tmp_path: Path):
+    """Loss and gradient of the only step are finite; what it makes of the weights is not."""
+    config = replace(QUICK, iterations=1, learning_rate=1e38)
+    with pytest.raises(FloatingPointError, match=r"after step 1 \d+ tensors of the weights are not finite, .*backbone"):
+        train(config, four(sample), tmp_path, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
+
+
+def test_a_state_that_is_not_finite_never_takes_the_place_of_a_good_one(
+    sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = training.update_average
+
+    def poisoned(average: SSD, model: SSD, step: int, decay: float) -> None:
+        real(average, model, step, decay)
+        if step == 2:
+            average.class_head.convolutions[0].bias.data[0] = math.nan
+
+    monkeypatch.setattr(training, "update_average", poisoned)
+    with pytest.raises(FloatingPointError, match=r"after step 3 1 tensors .* class_head\.convolutions\.0\.bias"):
+        train(replace(QUICK, iterations=9), sample, tmp_path, progress=False, save_every=1)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_whether_to_stop_is_asked_once_a_step(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A signal that arrives between two questions of one step would end the run without a state."""
+    answers = iter([False, True, True, True])
+
+    @contextmanager
+    def stop_requests(_: bool) -> Iterator[Callable[[], bool]]:
+        yield lambda: next(answers)
+
+    monkeypatch.setattr(run_folder, "stop_requests", stop_requests)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step 2; --resume goes on from there"):
+        train(replace(QUICK, iterations=9), sample, tmp_path, progress=False)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_when_the_model_cannot_be_written_the_whole_training_is_kept(
+    sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space")
+
+    config = replace(QUICK, iterations=5, seed=1)  # it ends within an epoch
+    with monkeypatch.context() as patched:
+        patched.setattr(engine_run, "save_model", full)
+        with pytest.raises(OSError, match="no space"):
+            train(config, sample, tmp_path, progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "log.jsonl", "state.pt"]
+    log = log_of(tmp_path)
+    monkeypatch.setattr(training, "train_step", lambda *_: pytest.fail("trained again"))
+    train(config, sample, tmp_path, progress=False, resume=True)
+    assert log_of(tmp_path) == log
+    assert len(log) == 2
+    assert read_description(tmp_path / "model.safetensors")["training"]["seconds"] > 0
+    assert not (tmp_path / "state.pt").exists()
 
 
 def test_after_each_epoch(sample: Images, tmp_path: Path):

@@ -103,7 +103,8 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "between the third state and its place": lambda: at_call(files.os, "replace", 4),
     "between an epoch's last step and its line": lambda: at_call(run_folder, "add_to_log", 2),
     "when only the model is missing": lambda: at_call(engine_run, "save_model", 1),
-    "between the model and its place": lambda: at_call(files.os, "replace", 5),
+    "in the middle of the last state": lambda: at_call(run_folder.torch, "save", 4, half_a_state),
+    "between the model and its place": lambda: at_call(files.os, "replace", 6),
     "when the model is there and the state still is": lambda: at_call(run_folder, "end", 1),
 }
 
