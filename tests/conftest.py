@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from support.browser import browser, open_page, show  # noqa: F401
+from support.small_disk import small_disk  # noqa: F401
 
 # No deadline: a busy machine is no failure. Derandomised: the same examples on every machine and every day.
 settings.register_profile(

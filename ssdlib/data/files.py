@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import time
@@ -9,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-
 _ABANDONED = 3600.0  # seconds since the last byte of a file that nobody will finish
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a quota, a limit on the size of files
 
 
 @contextmanager
@@ -20,6 +21,9 @@ def replaced(path: str | Path) -> Iterator[Path]:
     After an error, `path` is as it was. The folder is made if it is missing. The temporary name, `.NAME.part.TOKEN`,
     is another one each time, so that of several writers the last one wins; it keeps the ending, by which libraries
     choose a format. What a process that was killed left of the same target is removed an hour later.
+
+    Raises:
+        OSError: if there is no space, whatever the writer in the block raised then; the message names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,10 +35,42 @@ def replaced(path: str | Path) -> Iterator[Path]:
         with open(aside, "r+b") as file:  # Windows synchronises only what is open for writing
             os.fsync(file.fileno())  # or a crash of the machine could leave the new name with the old, or no, content
         os.replace(aside, path)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, (OSError, RuntimeError)) and _lacked_space(error, aside)
         with suppress(FileNotFoundError):
             aside.unlink()
+        if full:
+            raise OSError(f"no space to write {path}") from error
         raise
+
+
+@contextmanager
+def space_for(path: str | Path) -> Iterator[None]:
+    """Say that there is no space to write `path` where a block fails because of that.
+
+    Raises:
+        OSError: in that case.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise OSError(f"no space to write {path}") from error
+        raise
+
+
+def _lacked_space(error: OSError | RuntimeError, half_written: Path) -> bool:
+    """Whether that is why writing a file failed: libraries that write from C++ do not say, so that we try ourselves."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _FULL
+    try:
+        with open(half_written, "ab") as file:
+            file.write(bytes(2**20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as tried:
+        return tried.errno in _FULL
+    return False
 
 
 def _remove_abandoned(folder: Path, beginning: str) -> None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from ssdlib.data import files
-from ssdlib.data.files import replaced, write_text
+from ssdlib.data.files import replaced, space_for, write_text
 
 
 def test_writes_and_replaces_in_a_folder_that_is_made(tmp_path: Path) -> None:
@@ -75,3 +78,50 @@ def test_what_a_killed_writer_left_is_cleared_away_when_nobody_can_be_writing_it
     write_text(path, "whole")
     assert set(tmp_path.iterdir()) == {path, recent}
     assert recent.match(".*.part.*")  # as the folder of a run is cleaned, at once
+
+
+def a_little_at_a_time(path: Path) -> None:
+    with open(path, "wb") as file:
+        for _ in range(400):
+            file.write(bytes(1000))
+
+
+def with_torch(path: Path) -> None:
+    torch.save({"weights": torch.zeros(100_000)}, path)  # raises RuntimeError: "unexpected pos 576 vs 534"
+
+
+def with_pillow(path: Path) -> None:
+    Image.effect_noise((700, 700), 100).save(path)
+
+
+@pytest.mark.parametrize("write", [a_little_at_a_time, with_torch, with_pillow])
+def test_a_full_disk_is_named_and_nothing_half_stays(
+    write: Callable[[Path], None], small_disk: Path, tmp_path: Path
+) -> None:
+    (small_disk / "a.png").write_bytes(b"old")
+    with (
+        pytest.raises(OSError, match=rf"^no space to write {small_disk / 'a.png'}$"),
+        replaced(small_disk / "a.png") as aside,
+    ):
+        write(aside)
+    assert (small_disk / "a.png").read_bytes() == b"old"
+    assert [entry.name for entry in small_disk.iterdir()] == ["a.png"]
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    def fail(error: Exception) -> None:
+        with replaced(tmp_path / "a") as aside:
+            aside.write_text("half")
+            raise error
+
+    for error in (RuntimeError("out of luck"), OSError("no such thing"), PermissionError(1, "not allowed")):
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            fail(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_space_for_names_what_is_written(small_disk: Path) -> None:
+    with pytest.raises(OSError, match=rf"^no space to write {small_disk / 'log'}$"), space_for(small_disk / "log"):
+        a_little_at_a_time(small_disk / "log")
+    with pytest.raises(FileNotFoundError), space_for(small_disk / "log"):
+        a_little_at_a_time(small_disk / "nowhere" / "log")
