@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
@@ -161,10 +162,14 @@ class SSD(nn.Module):
             options: those of `ssdlib.detection.detect` (min_score, max_overlap, top_k).
 
         Returns:
-            One detection dict an image, on the CPU, with boxes in pixels of that image.
+            One detection dict an image, on the CPU, with boxes in pixels of that image, upright (see `upright_rgb`).
+
+        Raises:
+            FloatingPointError: if the network's predictions are not finite.
         """
         if not len(images):
             return []
+        images = [upright_rgb(image) for image in images]
         batch = torch.stack([prepare(image, self.recipe.image_size) for image in images])  # (N, 3, S, S)
         training = self.training
         self.eval()
@@ -172,13 +177,24 @@ class SSD(nn.Module):
             offsets, logits = self(batch.to(self.priors.device))
         finally:
             self.train(training)
+        require_finite(offsets, logits)
         results = []
         for image, found in zip(images, detect(offsets, logits, self.priors, **options), strict=True):
-            height, width = TF.get_size(image)
+            height, width = image.shape[1:]
             to_pixels = torch.tensor([width, height, width, height])
             results.append({key: value.cpu() for key, value in found.items()})
             results[-1]["boxes"] = results[-1]["boxes"] * to_pixels
         return results
+
+
+def require_finite(offsets: Tensor, logits: Tensor) -> None:
+    """Refuse predictions that are not finite, from which `detect` would make boxes nonetheless.
+
+    Raises:
+        FloatingPointError: if there is one.
+    """
+    if not (offsets.isfinite().all() and logits.isfinite().all()):
+        raise FloatingPointError("the network's predictions are not finite: its weights or its input are damaged")
 
 
 def prepare(image: Any, size: int) -> Tensor:
@@ -191,8 +207,43 @@ def prepare(image: Any, size: int) -> Tensor:
     Returns:
         (3, size, size) float32 in 0..1.
     """
-    tensor = image if isinstance(image, Tensor) else TF.pil_to_tensor(image.convert("RGB"))
-    return TF.to_dtype(TF.resize(tensor, [size, size], antialias=True), torch.float32, scale=True)
+    return TF.to_dtype(TF.resize(upright_rgb(image), [size, size], antialias=True), torch.float32, scale=True)
+
+
+def upright_rgb(image: Any) -> Tensor:
+    """The pixels of an image as programs show it: uint8 (3, H, W), RGB.
+
+    Args:
+        image: a PIL image, which is turned as its EXIF data ask for, and whose 16 bits are cut to the upper 8; or a
+            uint8 tensor (3, H, W), which is taken as it is. `ssdlib.data.load_image` makes the same of a file.
+    """
+    if isinstance(image, Tensor):
+        return image
+    image.load()  # before asking for the orientation: of a TIFF Pillow turns the pixels here itself
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # damaged EXIF data raise errors of many kinds, and do not concern the picture
+        orientation = 1
+    if image.mode.startswith("I"):  # 16-bit gray is "I;16" or "I"
+        tensor = torch.from_numpy((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        tensor = tensor.expand(3, -1, -1)
+    elif image.mode == "P" and "transparency" in image.info:
+        tensor = TF.pil_to_tensor(image.convert("RGBA"))[:3]
+    else:
+        tensor = TF.pil_to_tensor(image.convert("RGB"))
+    return _TURNS.get(orientation, lambda x: x)(tensor).contiguous()
+
+
+# How an image that the camera stored with this EXIF orientation becomes upright.
+_TURNS: dict[int, Callable[[Tensor], Tensor]] = {
+    2: lambda x: x.flip(2),
+    3: lambda x: x.flip(1, 2),
+    4: lambda x: x.flip(1),
+    5: lambda x: x.transpose(1, 2),
+    6: lambda x: x.rot90(-1, (1, 2)),
+    7: lambda x: x.transpose(1, 2).flip(1, 2),
+    8: lambda x: x.rot90(1, (1, 2)),
+}
 
 
 def ssd300_vgg16(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +13,29 @@ from ssdlib.data.transforms import Target, model_input
 from ssdlib.detection import Detection, detect
 from ssdlib.engine import processes
 from ssdlib.engine.loading import DetectionDataset
-from ssdlib.model import SSD
+from ssdlib.model import SSD, require_finite
+
+
+class DatasetDetections(NamedTuple):
+    """What is found in a data set and what is there, one dict an image, on the CPU and in pixels."""
+
+    detections: list[Detection]
+    targets: list[Target]
+
+
+class _Sized(NamedTuple):
+    """An image as the network takes it, its untouched target in pixels, and its (w, h, w, h)."""
+
+    image: Tensor
+    target: Target
+    size: Tensor
+
+
+class _Result(NamedTuple):
+    """What is found in one image, and what is there."""
+
+    detection: Detection
+    target: Target
 
 
 @torch.no_grad()
@@ -25,7 +47,7 @@ def detect_dataset(
     workers: int = 0,
     progress: bool = True,
     **options: Any,
-) -> tuple[list[Detection], list[Target]]:
+) -> DatasetDetections:
     """Detect objects in every image of a data set.
 
     Under `torchrun` each process takes its share of the images, and all of them get the whole result.
@@ -39,11 +61,14 @@ def detect_dataset(
         options: those of `ssdlib.detection.detect`.
 
     Returns:
-        Detections and targets, one dict an image, both on the CPU and in pixels: what `ssdlib.metrics.evaluate` takes.
+        Detections and targets: what `ssdlib.metrics.evaluate` takes.
+
+    Raises:
+        FloatingPointError: if the network's predictions are not finite.
     """
     model.eval()
     device = model.priors.device
-    results: list[tuple[Detection, Target]] = []
+    results: list[_Result] = []
     loader = DataLoader(
         _WithSize(dataset, model.recipe.image_size),
         batch_size=batch_size,
@@ -53,19 +78,19 @@ def detect_dataset(
         collate_fn=list,
     )
     for batch in tqdm(loader, "detecting", leave=False, disable=not progress or processes.rank() > 0):
-        images = torch.stack([image for image, _, _ in batch]).to(device)
-        offsets, logits = model(images)
+        offsets, logits = model(torch.stack([sized.image for sized in batch]).to(device))
+        require_finite(offsets, logits)
         found = detect(offsets, logits, model.priors, **options)
-        for (_, target, size), detection in zip(batch, found, strict=True):
+        for sized, detection in zip(batch, found, strict=True):
             detection = {key: value.cpu() for key, value in detection.items()}
-            detection["boxes"] = detection["boxes"] * size
-            results.append((detection, target))
+            detection["boxes"] = detection["boxes"] * sized.size
+            results.append(_Result(detection, sized.target))
     results = processes.gather(results, len(dataset))
-    return [detection for detection, _ in results], [target for _, target in results]
+    return DatasetDetections([result.detection for result in results], [result.target for result in results])
 
 
-class _WithSize(Dataset[tuple[Tensor, Target, Tensor]]):
-    """Network input, untouched target in pixels, and (w, h, w, h) of the image."""
+class _WithSize(Dataset[_Sized]):
+    """The images of a data set as `_Sized`."""
 
     def __init__(self, dataset: DetectionDataset, size: int) -> None:
         self.dataset, self.transform = dataset, model_input(size)
@@ -73,7 +98,7 @@ class _WithSize(Dataset[tuple[Tensor, Target, Tensor]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Target, Tensor]:
+    def __getitem__(self, index: int) -> _Sized:
         image, target = self.dataset[index]
         height, width = image.shape[-2:]
-        return self.transform(image, target)[0], target, torch.tensor([width, height, width, height])
+        return _Sized(self.transform(image, target)[0], target, torch.tensor([width, height, width, height]))

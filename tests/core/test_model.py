@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import math
+import struct
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import ssd300_vgg16 as torchvision_ssd300
 
 from ssdlib.backbones import VGG16, Tiny
+from ssdlib.data import load_image
 from ssdlib.detection import detect
 from ssdlib.loss import multibox_loss
 from ssdlib.model import (
@@ -28,6 +32,7 @@ from ssdlib.model import (
     ssd300_vgg16,
     ssd512_vgg16,
     ssd_tiny,
+    upright_rgb,
 )
 from ssdlib.priors import SSD300_CAFFE, SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorRecipe, make_priors
 
@@ -232,6 +237,57 @@ def test_predict_gives_boxes_in_pixels_of_the_original_image(training: bool) -> 
         assert found["labels"].tolist() == [3]
         assert found["boxes"][0].tolist() == pytest.approx(box, abs=1e-3)
         assert not found["scores"].requires_grad
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "tiff"])
+def test_predict_turns_photographs_as_their_exif_data_ask(orientation: int, kind: str, tmp_path: Path) -> None:
+    photo = Image.new("RGB", (40, 20))
+    photo.paste((255, 0, 0), (0, 0, 20, 10))  # so that every turn shows
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo.save(tmp_path / f"photo.{kind}", exif=exif, quality=100)
+    stored = load_image(tmp_path / f"photo.{kind}")
+    with Image.open(tmp_path / f"photo.{kind}") as image:
+        assert torch.equal(upright_rgb(image), stored)
+        assert torch.equal(upright_rgb(image), stored)  # also of an image that is decoded
+        assert torch.equal(prepare(image, 32), prepare(stored, 32))
+        width, height = (20, 40) if orientation > 4 else (40, 20)
+        found = planted(PIXELS, (0, 1, 2, 0), 3, [0.0] * 4).predict([image])[0]
+    box = [0.5 * width, 0.25 * height, 0.75 * width, 0.5 * height]
+    assert found["boxes"][0].tolist() == pytest.approx(box, abs=1e-3)
+
+
+def test_predict_sees_the_pixels_that_the_data_set_sees(tmp_path: Path) -> None:
+    deep = Image.fromarray((np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4))
+    palette = Image.new("P", (4, 3))
+    palette.putpalette([250, 0, 0, 0, 0, 250])
+    deep.save(tmp_path / "deep.png")
+    palette.save(tmp_path / "palette.png", transparency=b"\x80\xff")
+    Image.new("RGBA", (4, 3), (10, 20, 30, 40)).save(tmp_path / "alpha.png")
+    for path in tmp_path.iterdir():
+        with Image.open(path) as image:
+            assert torch.equal(upright_rgb(image), load_image(path)), path.name
+
+
+def test_damaged_exif_data_ask_for_nothing() -> None:
+    class Damaged(Image.Image):
+        def getexif(self) -> Image.Exif:
+            raise struct.error("unpack requires a buffer of 4 bytes")
+
+    image = Image.new("RGB", (4, 3), (9, 8, 7))
+    image.__class__ = Damaged
+    assert upright_rgb(image)[:, 0, 0].tolist() == [9, 8, 7]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("part", ["offset_head", "class_head"])
+def test_predictions_that_are_not_finite_are_refused(part: str, value: float) -> None:
+    model = planted(PIXELS, (0, 1, 2, 0), 3, [0.0] * 4)
+    with torch.no_grad():
+        getattr(model, part).convolutions[0].bias[0] = value
+    with pytest.raises(FloatingPointError, match="predictions are not finite"):
+        model.predict([Image.new("RGB", (32, 32))])
 
 
 def test_predict_passes_options_to_detect() -> None:

@@ -54,6 +54,14 @@ def test_detect_dataset_puts_the_model_into_evaluation_mode(sample: Images):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_detector_with_damaged_weights_is_not_evaluated(sample: Images):
+    model = demo_model()
+    with torch.no_grad():
+        model.class_head.convolutions[2].bias[1] = torch.nan
+    with pytest.raises(FloatingPointError, match="predictions are not finite"):
+        detect_dataset(model, four(sample), progress=False)
+
+
 def test_detect_dataset_with_images_without_objects_and_without_images():
     detections, targets = detect_dataset(
         demo_model(), Images([empty_item()] * 2, "abcdef"), progress=False, min_score=0.9
