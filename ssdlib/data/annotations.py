@@ -13,6 +13,8 @@ from xml.etree.ElementTree import Element, ParseError
 import numpy as np
 from defusedxml import ElementTree
 
+from ssdlib.data.names import check_name, printable, shown
+
 Action = Literal["repaired", "refused"]
 Box = tuple[float, float, float, float]
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -34,7 +36,7 @@ class Finding:
 
     def __str__(self) -> str:
         where = self.file if self.object_index is None else f"{self.file}, object {self.object_index}"
-        return f"{where}: {self.kind}, {self.action}: {self.detail}"
+        return printable(f"{where}: {self.kind}, {self.action}: {self.detail}")
 
 
 class Note(NamedTuple):
@@ -66,22 +68,26 @@ def read_annotation(path: str | os.PathLike[str]) -> Annotation:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not readable as XML, its root is not <annotation>, an object has no name, or <size> or
-            <difficult> is not a number. The message names the file and the value.
+        ValueError: it is not readable as XML, its root is not <annotation>, an object has no name or one that
+            :func:`ssdlib.data.names.check_name` refuses, or <size> or <difficult> is not a number. The message names
+            the file and the value.
     """
     try:
         root = ElementTree.parse(os.fspath(path)).getroot()
     except (ParseError, ValueError, LookupError) as error:
         raise ValueError(f"{path}: not readable as XML: {error}") from error
     if root.tag != "annotation":
-        raise ValueError(f"{path}: the root element is <{root.tag}>, expected <annotation>")
+        raise ValueError(f"{path}: the root element is <{printable(root.tag[:50])}>, expected <annotation>")
     try:
         width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
         objects = tuple(_object(node) for node in root.findall("object"))
+        filename = _text(root, "filename")
+        if filename is not None:
+            check_name(filename, "<filename>")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     size = (round(width), round(height)) if width >= 1 and height >= 1 else None
-    return Annotation(_text(root, "filename"), size, objects)
+    return Annotation(filename, size, objects)
 
 
 def _text(node: Element, tag: str) -> str | None:
@@ -97,7 +103,7 @@ def _number(node: Element, tag: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"<{tag}> is not a number: {text!r}")
+        raise ValueError(f"<{tag}> is not a number: {shown(text)}")
     return value
 
 
@@ -105,6 +111,7 @@ def _object(node: Element) -> AnnotatedObject:
     name = _text(node, "name")
     if name is None:
         raise ValueError("an <object> has no <name>")
+    check_name(name, "the <name> of an <object>")
     box = node.find("bndbox")
     corners = None
     if box is not None:
@@ -135,7 +142,7 @@ def clean_box(
     """
     if corners is None:
         return None, [Note("no box", "refused", "the object has no <bndbox>")]
-    written = ", ".join(f"{tag} {text!r}" for tag, text in zip(_CORNERS, corners, strict=True))
+    written = ", ".join(f"{tag} {shown(text)}" for tag, text in zip(_CORNERS, corners, strict=True))
     try:
         # In the precision of the boxes to come, or corners that differ now may coincide then.
         with np.errstate(over="ignore"):

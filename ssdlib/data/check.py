@@ -19,8 +19,11 @@ from tqdm import tqdm
 from ssdlib.data.annotations import Annotation, Finding, read_annotation, summarize
 from ssdlib.data.coco import coco_record, coco_set_names, instances_path, read_instances
 from ssdlib.data.images import load_image
+from ssdlib.data.names import printable
 from ssdlib.data.records import Record, check_classes
-from ssdlib.data.voc import annotation_path, image_set_names, read_image_set, read_record
+from ssdlib.data.voc import annotation_path, image_set_names, read_record, scan_image_set
+
+_SIDE = 300  # of SSD300's images, in pixels
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Report:
         empty: ids of images without objects.
         findings: objects that were repaired or refused.
         errors: files that are missing or unreadable, one message each.
-        warnings: the same image in two sets, or twice in one; sets with different categories.
+        warnings: the same image in two sets, or twice in one; sets with different categories; no object at all; objects
+            that are smaller than a pixel where the image is resized for SSD300, and so are nothing to learn.
     """
 
     root: Path
@@ -76,7 +80,7 @@ class Report:
         classes = _table(["class", "objects", "difficult", "smallest", "median", "largest"], rows)
         total = sum(c.objects for c in self.classes)
         lines = [
-            f"{self.root}",
+            printable(self.root),
             *sets,
             "",
             f"{self.images} images, {_span(self.width_range)} wide and {_span(self.height_range)} high, in pixels",
@@ -116,13 +120,20 @@ def check_voc(
 
     Raises:
         FileNotFoundError: `root` is not in the VOC layout, or has no image set.
-        ValueError: an id leads out of the folder, or `classes` has duplicates.
+        ValueError: `classes` has duplicates, or a name that cannot be shown.
     """
     root = Path(root)
-    sets = {name: read_image_set(root, name) for name in image_set_names(root)}
-    if not sets:
+    set_names = image_set_names(root)
+    if not set_names:
         raise FileNotFoundError(f"{root / 'ImageSets' / 'Main'} has no image set (*.txt)")
     errors: list[str] = []
+    sets: dict[str, list[str]] = {}
+    for name in set_names:
+        try:
+            sets[name], problems = scan_image_set(root, name)
+            errors.extend(problems)
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
     annotations: dict[str, Annotation] = {}
     for image_id in sorted({image_id for members in sets.values() for image_id in members}):
         try:
@@ -143,7 +154,7 @@ def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = Non
 
     Raises:
         FileNotFoundError: `root` is not in the COCO layout.
-        ValueError: `classes` has duplicates.
+        ValueError: `classes` has duplicates, or a name that cannot be shown.
     """
     root = Path(root)
     errors: list[str] = []
@@ -205,8 +216,23 @@ def _report(
         empty=tuple(record.image_id for record in records if not len(record.boxes)),
         findings=tuple(finding for record in records for finding in record.findings),
         errors=tuple(errors),
-        warnings=(*warnings, *_overlaps(sets), *_copies(map(sorted, by_content.values()), sets)),
+        warnings=(
+            *warnings,
+            *_objects_missing(records),
+            *_overlaps(sets),
+            *_copies(map(sorted, by_content.values()), sets),
+        ),
     )
+
+
+def _objects_missing(records: Sequence[Record]) -> Iterator[str]:
+    """Messages where there is nothing to learn from: no object at all, or objects that vanish at SSD300's size."""
+    if not any(len(record.boxes) for record in records):
+        yield "no object is annotated at all"
+    small = sum(record.smaller_than_a_pixel(_SIDE) for record in records)
+    if small:
+        objects = "1 object is" if small == 1 else f"{small} objects are"
+        yield f"{objects} smaller than a pixel in images of {_SIDE} x {_SIDE}: training at that size leaves them out"
 
 
 def _class_summaries(records: Sequence[Record], names: Sequence[str]) -> Iterator[ClassSummary]:
@@ -260,11 +286,12 @@ def _span(bounds: tuple[int, int]) -> str:
 
 
 def _list(title: str, messages: Sequence[str]) -> list[str]:
-    return ["", f"{title}: {len(messages)}", *(f"  {message}" for message in messages)] if messages else []
+    return ["", f"{title}: {len(messages)}", *(f"  {printable(message)}" for message in messages)] if messages else []
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out text in columns: the first flush left, the others flush right."""
+    header, rows = list(header), [[printable(cell[:60]) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
     lines = []
     for row in (header, ["-" * w for w in widths], *rows):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssdlib.data.annotations import Box, Finding, Note, clean_box
+from ssdlib.data.names import check_file_name, check_name, shown
 from ssdlib.data.records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
 
 ImageId = int | str
@@ -69,8 +69,8 @@ class CocoDataset(RecordDataset):
     Raises:
         FileNotFoundError: the file of annotations, the folder of images, or an image is missing.
         ValueError: the file is not readable as JSON or lacks a list; an id is missing, stands twice or is unknown; a
-            file name leads out of the folder; an image header cannot be read; the class list has duplicates; or a
-            class is unknown. The message names the file and the value.
+            file name leads out of the folder; a name is empty or has a control character; an image header cannot be
+            read; the class list has duplicates; or a class is unknown. The message names the file and the value.
     """
 
     def __init__(
@@ -135,15 +135,17 @@ def read_instances(root: Path, image_set: str) -> Instances:
     problems: list[str] = []
 
     def category(index: int, entry: Mapping[str, Any]) -> None:
-        number, name = _new(_get(entry, "id", int), categories), _get(entry, "name", str)
+        number, name = _new(_get(entry, "id", int), categories), check_name(_get(entry, "name", str), "the name")
         if name in categories.values():
-            raise ValueError(f"the name {name!r} stands twice")
+            raise ValueError(f"the name {shown(name)} stands twice")
         categories[number] = name
 
     def image(index: int, entry: Mapping[str, Any]) -> None:
         image_id, name = _new(_get(entry, "id", int, str), images), _get(entry, "file_name", str)
+        if isinstance(image_id, str):
+            check_name(image_id, "the id")
         size = (_get(entry, "width", int), _get(entry, "height", int)) if "width" in entry else None
-        images[image_id] = CocoImage(image_id, folder / _inside(name), size, [])
+        images[image_id] = CocoImage(image_id, folder / check_file_name(name, "the file name"), size, [])
 
     def annotation(index: int, entry: Mapping[str, Any]) -> None:
         if "id" in entry:
@@ -151,7 +153,7 @@ def read_instances(root: Path, image_set: str) -> Instances:
         image_id, number = _get(entry, "image_id", int, str), _get(entry, "category_id", int)
         for what, key, known in (("image_id", image_id, images), ("category_id", number, categories)):
             if key not in known:
-                raise ValueError(f"unknown {what} {key!r}")
+                raise ValueError(f"unknown {what} {shown(key)}")
         crowd = _get(entry, "iscrowd", int) if "iscrowd" in entry else 0
         images[image_id].objects.append(CocoObject(index, number, entry.get("bbox"), crowd != 0))
 
@@ -161,7 +163,7 @@ def read_instances(root: Path, image_set: str) -> Instances:
         for index, entry in enumerate(content[key]):
             try:
                 if not isinstance(entry, dict):
-                    raise ValueError(f"must be an object in braces, got {entry!r}")
+                    raise ValueError(f"must be an object in braces, got {shown(entry)}")
                 read(index, entry)
             except ValueError as error:
                 problems.append(f"{file}, {key}[{index}]: {error}")
@@ -174,22 +176,14 @@ def _get(entry: Mapping[str, Any], key: str, *kinds: type) -> Any:
         raise ValueError(f"there is no {key!r}")
     if type(entry[key]) not in kinds:
         expected = " or ".join({int: "a whole number", str: "a text"}[kind] for kind in kinds)
-        raise ValueError(f"{key!r} must be {expected}, got {entry[key]!r}")
+        raise ValueError(f"{key!r} must be {expected}, got {shown(entry[key])}")
     return entry[key]
 
 
 def _new(key: Any, known: Mapping[Any, Any] | set[Any]) -> Any:
     if key in known:
-        raise ValueError(f"the id {key!r} stands twice")
+        raise ValueError(f"the id {shown(key)} stands twice")
     return key
-
-
-def _inside(name: str) -> str:
-    """A file name that stays in its folder, on any system."""
-    drive_or_root = PureWindowsPath(name).anchor or PurePosixPath(name).anchor
-    if not name or drive_or_root or ".." in re.split(r"[/\\]", name):
-        raise ValueError(f"the file name {name!r} leads out of the data set")
-    return name
 
 
 def coco_record(
@@ -221,9 +215,9 @@ def clean_bbox(bbox: Any, size: tuple[int, int]) -> tuple[Box | None, list[Note]
     A width or height below 0 counts as swapped corners. Returns the box in corners, or None, and the notes.
     """
     if bbox is None or bbox == []:
-        return None, [Note("no box", "refused", f"bbox {bbox!r}")]
+        return None, [Note("no box", "refused", f"bbox {shown(bbox)}")]
     if not isinstance(bbox, list) or len(bbox) != 4 or any(type(value) not in (int, float) for value in bbox):
-        return None, [Note("not a number", "refused", f"bbox {bbox!r}")]
+        return None, [Note("not a number", "refused", f"bbox {shown(bbox)}")]
     x, y, width, height = (float(str(value)) for value in bbox)  # by way of text: a huge whole number is infinite
     corners = (str(x), str(y), str(x + width), str(y + height))
     return clean_box(corners, size, one_based=False)

@@ -222,7 +222,7 @@ def _receive(
                 try:
                     block = response.read(_BLOCK)
                 except (OSError, http.client.HTTPException) as error:
-                    return f"the connection was cut: {error or type(error).__name__}"
+                    return f"the connection was cut: {str(error) or type(error).__name__}"
                 if not block:
                     break
                 file.write(block)

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 _ORIENTATION = 0x0112  # the EXIF tag
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_TIFF_SIZE = (0x0100, 0x0101)  # tags of the width and height
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BACK = {**_TURNS, 6: _TURNS[8], 8: _TURNS[6]}  # the other turns undo themselves
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 
 
 class ImageHeader(NamedTuple):
@@ -27,16 +40,13 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an image.
+        ValueError: it is not an image; the message names it.
     """
-    try:
-        with Image.open(path) as image:
-            orientation = _orientation(image)
-            width, height = image.size
-    except FileNotFoundError:
-        raise
-    except _UNREADABLE as error:
-        raise ValueError(f"{path}: cannot be read as an image: {error}") from error
+    with _opened(path, "read as an image") as image:
+        orientation = _orientation(image)
+        width, height = image.size
+        if image.format == "TIFF":  # of these, newer versions of Pillow give the size after turning
+            width, height = (int(image.tag_v2[tag]) for tag in _TIFF_SIZE)  # type: ignore[attr-defined]
     upright = (height, width) if orientation >= 5 else (width, height)
     return ImageHeader((width, height), upright, orientation != 1)
 
@@ -44,34 +54,59 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
 def load_image(path: str | os.PathLike[str], upright: bool = True) -> Tensor:
     """Decode an image file to an RGB uint8 tensor (3, H, W).
 
-    Gray, palette and CMYK images are converted, transparency is dropped, and 16 bits are cut to the upper 8.
-    `upright` applies the rotation that the EXIF data ask for.
+    Gray, palette and CMYK images are converted, transparency is dropped, and 16 bits are cut to the upper 8. `upright`
+    applies the rotation that the EXIF data ask for; data that cannot be read ask for none. The files are of the common
+    formats for photographs. Others are not even tried: Pillow hands some of them to programs such as Ghostscript.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded.
+        ValueError: it cannot be decoded; or its pixels are floating point or 32-bit numbers, of which it does not say
+            which are black and white. The message names the file.
     """
+    with _opened(path, "decoded") as image:
+        orientation = _orientation(image)
+        rgb = _to_rgb(image)
+        if image.format == "TIFF":  # Pillow turns these itself
+            rgb = rgb.transpose(_BACK[orientation]) if orientation != 1 and not upright else rgb
+        elif orientation != 1 and upright:
+            rgb = rgb.transpose(_TURNS[orientation])
+        # Copied to planes by NumPy: a strided copy of this size is several times slower in torch.
+        pixels = np.asarray(rgb).transpose(2, 0, 1).copy()
+    return torch.from_numpy(pixels)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], purpose: str) -> Iterator[Image.Image]:
+    """The image, its pixels not decoded yet; whatever goes wrong is a ValueError that names the file."""
     try:
-        with Image.open(path) as image:
-            turned = ImageOps.exif_transpose(image) if upright and _orientation(image) != 1 else image
-            # Copied to planes by NumPy: a strided copy of this size is several times slower in torch.
-            pixels = np.asarray(_to_rgb(turned)).transpose(2, 0, 1).copy()
+        with Image.open(path, formats=_formats()) as image:
+            yield image
     except FileNotFoundError:
         raise
-    except _UNREADABLE as error:
-        raise ValueError(f"{path}: cannot be decoded: {error}") from error
-    return torch.from_numpy(pixels)
+    except Exception as error:  # decoders of damaged files raise errors of nearly every kind
+        raise ValueError(f"{path}: cannot be {purpose}: {str(error) or type(error).__name__}") from error
+
+
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _orientation(image: Image.Image) -> int:
     # Asking a PNG without EXIF data in its head for them would decode it.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
-    value = image.getexif().get(_ORIENTATION, 1)
-    return value if value in range(1, 9) else 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # as many kinds of errors as there are ways to damage these data; the picture is not concerned
+        return 1
+    return int(value) if value in _TURNS else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        kind = "floating point" if image.mode == "F" else "32-bit"
+        raise ValueError(f"its pixels are {kind} numbers, of which it does not say what is white: save it in 8 bits")
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow opens as "I;16" or "I"
         gray = np.asarray(image).astype(np.int64) >> 8
         return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).convert("RGB")

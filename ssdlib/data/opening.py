@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from ssdlib.data.coco import CocoDataset, coco_set_names
-from ssdlib.data.records import RecordDataset
+from ssdlib.data.records import DataWarning, RecordDataset
 from ssdlib.data.voc import VOCDataset
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
@@ -58,7 +59,11 @@ def open_dataset(
 
     Raises:
         FileNotFoundError: a folder, the image set, or a file is missing.
-        ValueError: no folder is given, the folders differ in their classes, or a file cannot be read.
+        ValueError: no folder is given, the folders differ in their classes, a file cannot be read, or no object is
+            annotated in the set and `classes` are not given: then there is nothing to learn.
+
+    Warns:
+        DataWarning: no object is annotated in the set, and `classes` are given.
     """
     folders = [Path(paths)] if isinstance(paths, (str, os.PathLike)) else [Path(path) for path in paths]
     if not folders:
@@ -80,6 +85,11 @@ def open_dataset(
         if part.classes != first.classes:  # the same in another order
             parts[number] = opened(folder, first.classes)
     dataset = JoinedDataset([first, *parts]) if parts else first
+    if not any(len(record.boxes) for record in dataset._records):
+        message = f"{', '.join(map(str, folders))}: no object is annotated in the set {image_set!r}"
+        if classes is None:
+            raise ValueError(f"{message}; there is nothing to learn")
+        warnings.warn(message, DataWarning, stacklevel=2)
     if cache:
         dataset.cache_images(progress)
     return dataset

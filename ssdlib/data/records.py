@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ssdlib.data.annotations import Finding, Note, summarize
 from ssdlib.data.images import load_image, read_header
+from ssdlib.data.names import check_name
 
 Target = dict[str, Tensor]
 Transform = Callable[[Tensor, Target], tuple[Any, Any]]
@@ -40,6 +41,11 @@ class Record(NamedTuple):
     labels: npt.NDArray[np.int64]  # (M,)
     difficult: npt.NDArray[np.bool_]  # (M,)
     findings: tuple[Finding, ...]
+
+    def smaller_than_a_pixel(self, side: int) -> int:
+        """How many objects are narrower or lower than a pixel once the image is resized to `side` x `side`."""
+        extent = (self.boxes[:, 2:] - self.boxes[:, :2]) * (side / np.array(self.size))  # (M, 2)
+        return int((extent < 1).any(axis=1).sum())
 
     def without_difficult(self) -> Record:
         """The record without its difficult objects."""
@@ -98,6 +104,13 @@ class RecordDataset(Dataset[Any]):
             "labels": torch.from_numpy(record.labels.copy()),
             "difficult": torch.from_numpy(record.difficult.copy()),
         }
+
+    def smaller_than_a_pixel(self, side: int) -> int:
+        """How many objects are narrower or lower than a pixel once their image is resized to `side` x `side` pixels.
+
+        :func:`ssdlib.data.transforms.model_input` leaves them out.
+        """
+        return sum(record.smaller_than_a_pixel(side) for record in self._records)
 
     @property
     def decoded_bytes(self) -> int:
@@ -180,9 +193,16 @@ def oriented(
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the class names as a tuple. Raises ValueError on duplicates or on one string in place of a list."""
+    """Return the class names as a tuple.
+
+    Raises:
+        ValueError: on duplicates, on one string in place of a list, or on a name that
+            :func:`ssdlib.data.names.check_name` refuses.
+    """
     if isinstance(classes, str):
         raise ValueError(f"classes must be a list of names, got the string {classes!r}")
+    for name in classes:
+        check_name(name, "the class")
     duplicates = sorted({name for name in classes if list(classes).count(name) > 1})
     if duplicates:
         raise ValueError(f"classes has duplicates: {', '.join(duplicates)}")

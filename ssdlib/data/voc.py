@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from ssdlib.data.annotations import Annotation, Finding, clean_box, read_annotation
+from ssdlib.data.names import check_file_name
 from ssdlib.data.records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -92,23 +93,39 @@ def image_set_names(root: Path) -> list[str]:
 
 def read_image_set(root: Path, image_set: str) -> list[str]:
     """Ids in an image set, in its order. Raises FileNotFoundError or ValueError, naming file and line."""
+    ids, problems = scan_image_set(root, image_set)
+    if problems:
+        raise ValueError(problems[0])
+    return ids
+
+
+def scan_image_set(root: Path, image_set: str) -> tuple[list[str], list[str]]:
+    """Ids in an image set, in its order, and a message for each line that could not be taken, with file and line.
+
+    Raises:
+        FileNotFoundError: there is no such set.
+        ValueError: the file is not UTF-8 text.
+    """
     names = image_set_names(root)
     if image_set not in names:
         raise FileNotFoundError(f"{root} has no image set {image_set!r}; it has {', '.join(names) or 'none'}")
     path = root / "ImageSets" / "Main" / f"{image_set}.txt"
-    ids = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        image_id = line.strip()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    ids, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        image_id = line.replace("\t", " ").strip()
         # The sets of single classes mark each id with -1, 0 or 1; an id may also end in such a word.
         marked = re.fullmatch(r"(.*\S)\s+(-1|0|1)", image_id)
-        if marked and not annotation_path(root, image_id).exists():
-            image_id = marked[1]
-        if not image_id:
-            continue
-        if PurePath(image_id).is_absolute() or ".." in PurePath(image_id).parts:
-            raise ValueError(f"{path}, line {number}: the id {image_id!r} leads out of the data set")
-        ids.append(image_id)
-    return ids
+        try:
+            if image_id:
+                check_file_name(image_id, "the id")
+                ids.append(marked[1] if marked and not annotation_path(root, image_id).exists() else image_id)
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}, line {number}: {error}")
+    return ids, problems
 
 
 def find_classes(root: Path, known: Mapping[str, Annotation] | None = None) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ import pytest
 from support.bccd import BCCD_ROOT, needs_bccd
 from support.voc_folder import object_xml, write_annotation, write_image, write_voc
 
-from ssdlib.data import check_voc
+from ssdlib.data import VOCDataset, check, check_voc
+from ssdlib.data.transforms import model_input
 
 CAT = object_xml("cat", 1, 1, 40, 30)
 SMALL_CAT = object_xml("cat", 1, 1, 10, 30, difficult=1)
@@ -125,6 +126,65 @@ def test_folders_that_cannot_be_checked(root: Path, tmp_path: Path):
         path.unlink()
     with pytest.raises(FileNotFoundError, match="has no image set"):
         check_voc(root, progress=False)
+
+
+def test_bad_image_sets_are_listed_and_the_rest_goes_on(root: Path):
+    main = root / "ImageSets" / "Main"
+    (main / "latin.txt").write_bytes("café\n".encode("latin-1"))
+    (main / "test.txt").write_text("d\n../../../etc/passwd\n\x1b[31md\n", encoding="utf-8")
+    report = check_voc(root, progress=False)
+    assert not report.ok
+    assert report.sets == {"test": 1, "train": 2, "trainval": 3, "val": 1}
+    assert [error.removeprefix(f"{main}/") for error in report.errors] == [
+        "latin.txt is not UTF-8 text: 'utf-8' codec can't decode byte 0xe9 in position 3: invalid continuation byte",
+        "test.txt, line 2: the id '../../../etc/passwd' leads out of the data set",
+        r"test.txt, line 3: the id '\x1b[31md' has a control character, or one that cannot be shown",
+    ]
+
+
+def test_an_image_that_a_decoder_chokes_on_is_listed_and_the_rest_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch):
+    def load(path: Path, upright: bool) -> None:
+        if path.name == "a.png":
+            raise ValueError(f"{path}: cannot be decoded: unpack requires a buffer of 4 bytes")
+
+    monkeypatch.setattr(check, "load_image", load)
+    report = check_voc(root, progress=False)
+    assert [error.split(": ")[0] for error in report.errors] == [str(root / "JPEGImages" / "a.png")]
+    assert not report.ok
+    assert report.classes[1].objects == 2
+
+
+def test_the_text_can_be_printed_whatever_the_names(tmp_path: Path):
+    odd = b"\xff\x1b[31m".decode("utf-8", "surrogateescape")
+    root = write_voc(tmp_path / odd, {f"train{odd}": ["a"]}, {"a": [CAT]})
+    write_annotation(root, "a", [CAT, object_xml("c\u0085at", 1, 1, 9, 9)])
+    text = check_voc(root, progress=False).text()
+    text.encode("utf-8")
+    assert "\x1b" not in text
+    assert r"train\udcff\x1b[31m" in text
+    assert r"'c\x85at' has a control character" in text
+
+
+def test_nothing_to_learn(root: Path):
+    for image_id in "abcd":
+        write_annotation(root, image_id)
+    report = check_voc(root, progress=False)
+    assert report.ok
+    assert report.warnings == ("no object is annotated at all",)
+
+
+def test_objects_that_vanish_are_counted(root: Path):
+    write_image(root, "c.png", size=(900, 30))
+    slim, enough = object_xml("cat", 1, 1, 2, 30), object_xml("cat", 1, 1, 3, 30)  # 2/3 and 1 pixel of 300
+    write_annotation(root, "c", [slim, enough, slim], size=(900, 30))
+    report = check_voc(root, progress=False)
+    assert report.ok
+    assert report.warnings == (
+        "2 objects are smaller than a pixel in images of 300 x 300: training at that size leaves them out",
+    )
+    dataset = VOCDataset(root, "val")
+    assert dataset.smaller_than_a_pixel(300) == 2
+    assert len(model_input(300)(*dataset[0])[1]["boxes"]) == 1
 
 
 @pytest.mark.parametrize("progress", [True, False])

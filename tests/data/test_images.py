@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, features
 from torchvision.transforms.functional import pil_to_tensor
 
 from ssdlib.data.images import load_image, read_header
@@ -96,6 +97,46 @@ def test_exif_orientation(tmp_path: Path, orientation: int, corner: str, suffix:
     assert stored[0, 3, 3] > 200
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_files_which_pillow_turns_itself(tmp_path: Path, orientation: int, compression: str | None):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    arrow().save(tmp_path / "a.tif", exif=exif, compression=compression)
+    other = save_turned(tmp_path / "a.png", orientation)
+    assert read_header(tmp_path / "a.tif") == read_header(other)
+    for upright in (True, False):
+        assert torch.equal(load_image(tmp_path / "a.tif", upright), load_image(other, upright))
+
+
+def test_odd_exif_data_do_not_stop_a_rotated_photograph(tmp_path: Path):
+    path = save_turned(tmp_path / "a.jpg", 6)
+    upright = load_image(path)
+    odd = Image.Exif()
+    odd[0x0112] = 6
+    odd[0x011A] = 72  # the resolution, a fraction, of which Pillow cannot write the value that is put in below
+    arrow().save(path, exif=odd)
+    content = path.read_bytes()
+    tag = (
+        content.index(b"\x1a\x01") if content[12:14] != b"MM" and b"II" in content[:20] else content.index(b"\x01\x1a")
+    )
+    order = "little" if b"II" in content[:20] else "big"
+    text = (2).to_bytes(2, order) + (4).to_bytes(4, order) + b"odd\0"  # a text where a number should be
+    path.write_bytes(content[: tag + 2] + text + content[tag + 12 :])
+    with Image.open(path) as image, pytest.raises(Exception, match=r"."):
+        ImageOps.exif_transpose(image)
+    assert read_header(path).rotated
+    assert torch.equal(load_image(path), upright)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0\x2a\xff\xff\xff\xff", b"Exif\0\0"])
+def test_exif_data_that_cannot_be_read_ask_for_no_turn(tmp_path: Path, exif: bytes):
+    arrow().save(tmp_path / "a.jpg", exif=exif)
+    assert read_header(tmp_path / "a.jpg") == ((40, 30), (40, 30), False)
+    assert load_image(tmp_path / "a.jpg").shape == (3, 30, 40)
+
+
 def test_an_impossible_orientation_is_none(tmp_path: Path):
     path = save_turned(tmp_path / "a.jpg", 9)
     assert read_header(path) == ((40, 30), (40, 30), False)
@@ -119,4 +160,48 @@ def test_a_cut_off_file_is_named(tmp_path: Path, suffix: str):
     path.write_bytes(path.read_bytes()[:3000])
     assert read_header(path).stored == (200, 200)
     with pytest.raises(ValueError, match=rf"cut\.{suffix}: cannot be decoded"):
+        load_image(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, struct.error, OverflowError, MemoryError])
+@pytest.mark.parametrize("read", [read_header, load_image])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read, error):
+    arrow().save(tmp_path / "a.png")
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ValueError, match=rf"a\.png: cannot be .*: {error.__name__}"):
+        read(tmp_path / "a.png")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+def test_a_damaged_avif_file_is_named(tmp_path: Path):
+    path = tmp_path / "a.avif"
+    arrow().save(path)
+    content = bytearray(path.read_bytes())
+    content[-20:] = bytes(20)
+    path.write_bytes(content[:-10])
+    with pytest.raises(ValueError, match=r"a\.avif: cannot be"):
+        load_image(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\n", b"DDS " + bytes(200)]
+)
+def test_formats_that_need_programs_or_are_no_photographs_are_not_tried(tmp_path: Path, content: bytes):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.jpg: cannot be read as an image: cannot identify"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("F", "floating point"), ("I", "32-bit")])
+def test_pixels_without_a_known_white_are_refused_not_made_black(tmp_path: Path, mode: str, kind: str):
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.full((30, 40), 0.5 if mode == "F" else 70000, np.float32 if mode == "F" else np.int32)).save(
+        path
+    )
+    with pytest.raises(ValueError, match=rf"a\.tif: cannot be decoded: its pixels are {kind} numbers"):
         load_image(path)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.voc_folder import object_xml, write_voc
 
-from ssdlib.data import JoinedDataset, VOCDataset, open_dataset
+from ssdlib.data import DataWarning, JoinedDataset, VOCDataset, open_dataset
 
 CAT = object_xml("cat", 1, 1, 40, 30)
 DOG = object_xml("dog", 3, 4, 10, 12, difficult=1)
@@ -80,3 +80,20 @@ def test_what_is_missing_is_named(folders: list[Path], tmp_path: Path):
         open_dataset([folders[0], tmp_path / "nowhere"], "trainval")
     with pytest.raises(ValueError, match="no folder"):
         open_dataset([], "trainval")
+
+
+def test_a_set_without_any_object(tmp_path: Path):
+    root = write_voc(tmp_path / "empty", {"train": ["a", "b"]})
+    with pytest.raises(
+        ValueError, match=r"empty: no object is annotated in the set 'train'; there is nothing to learn"
+    ):
+        open_dataset(root, "train")
+    with pytest.warns(DataWarning, match=r"empty: no object is annotated in the set 'train'$"):
+        assert len(open_dataset(root, "train", ["cat"])) == 2
+
+
+def test_an_image_set_that_is_no_text_is_named(folders: list[Path]):
+    path = folders[0] / "ImageSets" / "Main" / "test.txt"
+    path.write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match=r"Main/test\.txt is not UTF-8 text: .*0xe9"):
+        open_dataset(folders[0], "test")

@@ -332,3 +332,28 @@ def test_blood_cells():
     image, target = train[train.ids.index("BloodImage_00001")]
     assert image.shape == (3, 480, 640)
     assert len(target["boxes"]) > 0
+
+
+@pytest.mark.parametrize("name", ["c\x85at", "cat\nok", "\u202ecat"])
+def test_names_that_cannot_be_shown_are_refused(tmp_path: Path, name: str):
+    write_voc(tmp_path, {"train": ["a"]}, {"a": [object_xml(name, 1, 1, 9, 9)]})
+    with pytest.raises(ValueError, match=r"a\.xml: the <name> of an <object> '.*' has a control character") as caught:
+        VOCDataset(tmp_path, "train")
+    assert repr(name) in str(caught.value)
+    write_annotation(tmp_path, "a", filename=f"{name}.jpg")
+    with pytest.raises(ValueError, match=r"a\.xml: <filename> '.*' has a control character"):
+        VOCDataset(tmp_path, "train", ["cat"])
+
+
+@pytest.mark.parametrize("name", ["", "  ", "c\x1bat"])
+def test_given_classes_have_names_that_can_be_shown(tmp_path: Path, name: str):
+    write_voc(tmp_path, {"train": ["a"]})
+    with pytest.raises(ValueError, match=r"^the class '.*' (is empty|has a control character)"):
+        VOCDataset(tmp_path, "train", ["cat", name])
+
+
+@pytest.mark.parametrize("line", ["a\t1", "a\t-1", "\ta "])
+def test_tabs_in_an_image_set_are_blanks(tmp_path: Path, line: str):
+    write_voc(tmp_path, {"train": ["a"]}, {"a": [object_xml("cat", 1, 1, 9, 9)]})
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text(f"{line}\n")
+    assert VOCDataset(tmp_path, "train").ids == ["a"]
