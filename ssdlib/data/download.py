@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -17,11 +18,13 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from ssdlib.data.names import printable, shown
 from ssdlib.data.voc import annotation_path, read_image_set
 
 _BLOCK = 1 << 20  # bytes
 _TIMEOUT = 30.0  # seconds without a byte
 _ATTEMPTS = 5  # in a row that bring nothing new
+_LARGEST = 8 << 30  # bytes of a file whose size is not known beforehand
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Archive:
         folder: name of the data set in the archive, below VOCdevkit.
         image_set: the set that the archive brings.
         images: how many images that set has.
+        size: of the file in bytes, if it is known.
     """
 
     url: str
@@ -41,6 +45,7 @@ class Archive:
     folder: str
     image_set: str
     images: int
+    size: int | None = None
 
     @property
     def filename(self) -> str:
@@ -52,13 +57,28 @@ _HOST = "https://thor.robots.ox.ac.uk/pascal/VOC"
 
 VOC_ARCHIVES: dict[str, Archive] = {
     "2007-trainval": Archive(
-        f"{_HOST}/voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64", "VOC2007", "trainval", 5011
+        f"{_HOST}/voc2007/VOCtrainval_06-Nov-2007.tar",
+        "c52e279531787c972589f7e41ab4ae64",
+        "VOC2007",
+        "trainval",
+        5011,
+        460032000,
     ),
     "2007-test": Archive(
-        f"{_HOST}/voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f", "VOC2007", "test", 4952
+        f"{_HOST}/voc2007/VOCtest_06-Nov-2007.tar",
+        "b6e924de25625d8de591ea690078ad9f",
+        "VOC2007",
+        "test",
+        4952,
+        451020800,
     ),
     "2012-trainval": Archive(
-        f"{_HOST}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", "VOC2012", "trainval", 11540
+        f"{_HOST}/voc2012/VOCtrainval_11-May-2012.tar",
+        "6cd6e144f989b92b3379bac3b3de84fd",
+        "VOC2012",
+        "trainval",
+        11540,
+        1999639040,
     ),
 }
 
@@ -99,7 +119,7 @@ def download_voc(
             _require_safe_unpacking()  # before hours of download
             path = root / "downloads" / archive.filename
             url = archive.url if mirror is None else f"{mirror.rstrip('/')}/{archive.filename}"
-            fetch(url, path, archive.md5, progress=progress, pause=pause)
+            fetch(url, path, archive.md5, archive.size, progress=progress, pause=pause)
             unpack(path, root, archive.folder, progress=progress)
             if not is_complete(folder, archive):
                 raise ValueError(f"{path} was unpacked, but {folder} has not all {archive.images} images of its set")
@@ -123,15 +143,23 @@ def is_complete(folder: Path, archive: Archive) -> bool:
 
 
 def fetch(
-    url: str, path: Path, md5: str, *, progress: bool = True, pause: Callable[[float], None] = time.sleep
+    url: str,
+    path: Path,
+    md5: str,
+    size: int | None = None,
+    *,
+    progress: bool = True,
+    pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Download a file to `path`, through `<name>.part` beside it, unless it is there; check its sum either way.
 
     A wrong sum of a file that was fetched in pieces may come from pieces of two versions: it is then fetched anew.
-    A wrong sum after that is an error, and the file is removed.
+    A wrong sum after that is an error, and the file is removed. A server that sends more than `size` bytes, or
+    announces so, is not listened to any longer.
 
     Raises:
-        ValueError: the check sum of the file is wrong, or the URL is not one of HTTP.
+        ValueError: the check sum of the file is wrong, the server has a file that is larger than `size` (or than 8 GiB
+            if that is not known), or the URL is not one of HTTP.
         OSError: as :func:`download_voc` says.
     """
     if not url.startswith(("http://", "https://")):
@@ -142,7 +170,7 @@ def fetch(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     for again in (True, False):
-        in_pieces = _download(url, part, progress, pause)
+        in_pieces = _download(url, part, size or _LARGEST, progress, pause)
         try:
             _check_sum(part, path, md5, url)
             break
@@ -165,11 +193,13 @@ def _check_sum(path: Path, name: Path, expected: str, url: str | None = None) ->
         )
 
 
-def _download(url: str, part: Path, progress: bool, pause: Callable[[float], None]) -> bool:
+def _download(url: str, part: Path, most: int, progress: bool, pause: Callable[[float], None]) -> bool:
     """Bring `part` to its full length, in as many requests as it takes; return whether it is made of pieces."""
+    if _size(part) > most:  # of another file
+        part.unlink()
     longest = _size(part)
     in_pieces, failures = longest > 0, 0
-    while (problem := _request(url, part, progress)) is not None:
+    while (problem := _request(url, part, most, progress)) is not None:
         size = _size(part)
         failures, longest = (0, size) if size > longest else (failures + 1, longest)
         if failures == _ATTEMPTS:
@@ -182,36 +212,47 @@ def _download(url: str, part: Path, progress: bool, pause: Callable[[float], Non
     return in_pieces
 
 
-def _request(url: str, part: Path, progress: bool) -> str | None:
+def _request(url: str, part: Path, most: int, progress: bool) -> str | None:
     """One request for what is missing; None if the file is complete then, or what cut it short."""
     have = _size(part)
-    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
+        request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
         response = urlopen(request, timeout=_TIMEOUT)
     except HTTPError as error:
         error.close()
-        if error.code == 416:  # nothing is left to send, if `part` is of this file; its sum will tell
+        if error.code == 416 and have:  # nothing is left to send, if `part` is of this file; its sum will tell
             return None
+        answer = printable(f"the server answers {error.code} {error.reason}")
         if error.code >= 500 or error.code in (408, 429):
-            return f"the server answers {error.code} {error.reason}"
-        raise FileNotFoundError(
-            f"{url}: the server answers {error.code} {error.reason}; try another server with --url"
-        ) from None
+            return answer
+        raise FileNotFoundError(f"{url}: {answer}; try another server with --url") from None
+    except (ValueError, http.client.InvalidURL) as error:
+        raise ValueError(f"{url} is no address: {error}") from error
     except (URLError, OSError, http.client.HTTPException) as error:
-        return f"cannot be reached: {getattr(error, 'reason', error)}"
+        return printable(f"cannot be reached: {getattr(error, 'reason', error)}")
     with response:
         if response.status != 206:  # the whole file, from its beginning
             have = 0
         length = response.headers.get("Content-Length")
+        if length and not re.fullmatch("[0-9]{1,15}", length.strip()):
+            return f"the server announces a length of {shown(length)}, which is no number of bytes"
         total = have + int(length) if length else None
+        if total is not None and total > most:
+            raise ValueError(f"{url}: the server has a file of {total} bytes, and {most} are the most that is expected")
         if total is not None:
             # The archive stays until it is unpacked, and is not compressed.
             _check_space(part.parent, 2 * total - have, f"download and unpack {url}")
-        return _receive(response, part, have, total, progress)
+        return _receive(response, url, part, have, total, most, progress)
 
 
 def _receive(
-    response: http.client.HTTPResponse, part: Path, have: int, total: int | None, progress: bool
+    response: http.client.HTTPResponse,
+    url: str,
+    part: Path,
+    have: int,
+    total: int | None,
+    most: int,
+    progress: bool,
 ) -> str | None:
     try:
         with (
@@ -227,10 +268,17 @@ def _receive(
                     break
                 file.write(block)
                 have += len(block)
+                if have > most:
+                    break
                 bar.update(len(block))
     except OSError as error:  # of writing: those of reading have returned
         advice = "what was downloaded is kept; make room and run again to go on"
         raise OSError(error.errno, f"{error.strerror}; {advice}", str(part)) from None
+    if have > most:
+        part.unlink()
+        raise ValueError(
+            f"{url}: the server sends more than the {most} bytes that are expected; nothing of it was kept"
+        )
     return None if total in (None, have) else f"the connection was cut at {have} of {total} bytes"
 
 

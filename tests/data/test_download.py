@@ -9,6 +9,7 @@ import tarfile
 import tempfile
 from collections import namedtuple
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,68 @@ def test_missing_file(root: Path, archives: list[Archive], server: FileServer):
     with pytest.raises(FileNotFoundError, match=r"07trainval.tar: the server answers 404 .*--url"):
         get(root, archives)
     assert len(server.requests) == 1
+
+
+def test_an_endless_body_is_cut_at_the_known_size(root: Path, archives: list[Archive], server: FileServer):
+    size = len(server.files["07trainval.tar"])
+    server.length, server.endless = False, True
+    with pytest.raises(ValueError, match=rf"07trainval.tar: the server sends more than the {size} bytes that are exp"):
+        get(root, [replace(archives[0], size=size)])
+    assert files_of(root) == []
+    assert len(server.requests) == 1
+
+
+def test_an_endless_body_of_unknown_size_is_cut_too(
+    root: Path, archives: list[Archive], server: FileServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(download, "_LARGEST", 10**6)
+    server.length, server.endless = False, True
+    with pytest.raises(ValueError, match=r"the server sends more than the 1000000 bytes"):
+        get(root, archives[:1])
+    assert files_of(root) == []
+
+
+def test_a_file_of_the_known_size_is_taken(root: Path, archives: list[Archive], server: FileServer):
+    get(root, [replace(archives[0], size=len(server.files["07trainval.tar"]))])
+    assert VOCDataset(root / "VOC2007", "trainval").ids == ["a", "b"]
+
+
+def test_a_larger_file_than_known_is_refused_before_it_comes(root: Path, archives: list[Archive], server: FileServer):
+    size = len(server.files["07trainval.tar"])
+    with pytest.raises(ValueError, match=rf"a file of {size} bytes, and {size - 1} are the most that is expected"):
+        get(root, [replace(archives[0], size=size - 1)])
+    assert files_of(root) == []
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1_000", "1e3", "9" * 5000])
+def test_a_length_that_is_no_number(root: Path, archives: list[Archive], server: FileServer, length: str):
+    server.length = length
+    with pytest.raises(
+        ConnectionError, match=r"07trainval.tar: the server announces a length of '.*, which is no num"
+    ):
+        get(root, archives[:1])
+    assert len(server.requests) == 5
+
+
+def test_no_range_where_none_was_asked_for(root: Path, archives: list[Archive], server: FileServer):
+    server.plan = [416]
+    with pytest.raises(FileNotFoundError, match=r"07trainval.tar: the server answers 416 .*; try another server"):
+        get(root, archives[:1])
+
+
+def test_words_of_a_server_do_not_reach_the_terminal_as_they_are(
+    root: Path, archives: list[Archive], server: FileServer
+):
+    server.plan, server.reason = [404], "\x1b[31mGone"
+    with pytest.raises(FileNotFoundError) as caught:
+        get(root, archives[:1])
+    assert r"answers 404 \x1b[31mGone" in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".example", "[", "localhost:port", "local host"])
+def test_addresses_that_are_none(root: Path, archives: list[Archive], host: str):
+    with pytest.raises(ValueError, match=r"07trainval.tar is no address: "):
+        get(root, archives[:1], mirror=f"http://{host}")
 
 
 def test_no_server(root: Path, archives: list[Archive]):

@@ -18,7 +18,9 @@ class FileServer:
 
     files: dict[str, bytes]
     ranges: bool = True  # whether the header Range is honoured
-    length: bool = True  # whether Content-Length is sent
+    length: bool | str = True  # whether Content-Length is sent, or what it says
+    endless: bool = False  # the last kilobyte comes again and again, until the other side hangs up
+    reason: str | None = None  # words after the status, where it is an error
     plan: list[int | tuple[str, int]] = field(default_factory=list)
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # name and Range
     sent: int = 0
@@ -33,7 +35,7 @@ def serving(server: FileServer) -> Iterator[FileServer]:
             server.requests.append((name, wanted))
             step = server.plan.pop(0) if server.plan else ("cut", 10**9)
             if isinstance(step, int) or name not in server.files:
-                self.send_error(step if isinstance(step, int) else 404)
+                self.send_error(step if isinstance(step, int) else 404, server.reason)
                 return
             body = server.files[name]
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and server.ranges else 0
@@ -44,11 +46,14 @@ def serving(server: FileServer) -> Iterator[FileServer]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             if server.length:
-                self.send_header("Content-Length", str(len(body) - start))
+                self.send_header("Content-Length", str(len(body) - start) if server.length is True else server.length)
             self.end_headers()
             answer = body[start:][: step[1]]
             server.sent += len(answer)
             self.wfile.write(answer)
+            while server.endless:
+                self.wfile.write(body[-1000:])
+                server.sent += len(body[-1000:])
 
         def log_message(self, *args: Any) -> None:
             pass
