@@ -58,7 +58,7 @@ def show_image(image: Any, ax: Axes | None = None, title: str | None = None) -> 
     Args:
         image: a PIL image, a tensor (3, H, W) of uint8 or of floats in 0..1, or an array (H, W, 3).
         ax: where to draw; a new figure if None.
-        title: above the image.
+        title: above the image, taken as it is: names of files and classes may hold what matplotlib reads as a formula.
 
     Returns:
         The axes, to draw boxes on.
@@ -71,7 +71,7 @@ def show_image(image: Any, ax: Axes | None = None, title: str | None = None) -> 
     ax.imshow(pixels, extent=(0, width, height, 0))
     ax.set_axis_off()
     if title is not None:
-        ax.set_title(title)
+        ax.set_title(title, parse_math=False)
     return ax
 
 
@@ -90,7 +90,7 @@ def draw_boxes(
         ax: axes in the unit of the boxes.
         boxes_xyxy: (K, 4).
         labels: (K,), colours each box by its class.
-        texts: (K,), written at each box's upper left corner.
+        texts: (K,), written as they are at each box's upper left corner.
         color: one colour for all boxes; goes before `labels`.
         style: further options of matplotlib's Rectangle (linewidth, linestyle, alpha, facecolor, ...).
     """
@@ -109,6 +109,7 @@ def draw_boxes(
                 va="bottom" if y_min > top + 0.07 * height else "top",
                 bbox={"facecolor": own, "edgecolor": "none", "pad": 1.2},
                 clip_on=True,
+                parse_math=False,
             )
 
 
@@ -148,7 +149,7 @@ def show_detections(
     shown = detection["scores"] >= min_score
     labels = detection["labels"][shown].tolist()
     scores = detection["scores"][shown].tolist()
-    texts = [f"{_plain(classes[label - 1])} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+    texts = [f"{classes[label - 1]} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
     draw_boxes(ax, detection["boxes"][shown], labels, texts)
     return ax
 
@@ -168,10 +169,12 @@ def plot_precision_recall(result: Evaluation, classes: Sequence[str], ax: Axes |
     for label, curve in result.curves.items():
         counted = curve.outcome != IGNORED
         # The number first: a legend leaves out labels that begin with an underscore, as a class name may.
-        name = f"{result.per_class[label]:.2f}  {_plain(classes[label - 1])}"
+        name = f"{result.per_class[label]:.2f}  {classes[label - 1]}"
         ax.plot(curve.recall[counted], curve.precision[counted], color=color_of(label), label=name)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.05))
-    ax.legend(title=f"AP at IoU {result.iou_threshold:g} ({result.ap})", loc="lower left")
+    legend = ax.legend(title=f"AP at IoU {result.iou_threshold:g} ({result.ap})", loc="lower left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return ax
 
 
@@ -249,17 +252,12 @@ def show_ratios(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
     ax.plot([row["target"] for row in rows], places, "|", color="black", markersize=12, label="target")
     for place, row in zip(places, rows, strict=True):
         ax.text(row["ratio"] + 0.01, place, f"{row['ratio']:.2f}", va="center", fontsize=7)
-        ax.text(0, place + 0.24, _plain(row["work"]), va="bottom", fontsize=7)
+        ax.text(0, place + 0.24, row["work"], va="bottom", fontsize=7, parse_math=False)
     ax.axvline(1, color="gray", linewidth=0.8)
     ax.set_yticks([])
     ax.set(xlabel="our time / the rival's", xlim=(0, max(1.05, *(row["ratio"] + 0.1 for row in rows))))
     ax.legend(loc="upper right", bbox_to_anchor=(1, 1.08))
     return ax
-
-
-def _plain(name: str) -> str:
-    """A class name for a figure, where matplotlib would read what stands between two dollars as a formula."""
-    return name.replace("$", r"\$")
 
 
 def _is_dark(color: str) -> bool:

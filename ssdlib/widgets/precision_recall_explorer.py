@@ -181,8 +181,8 @@ class PrecisionRecallExplorer(BookWidget):
         if not math.isnan(self.precision):
             ax.plot(self.recall, self.precision, "o", color=PALETTE[3], markersize=8)
         ax.set(xlim=(0, 1.03), ylim=(0, 1.05), xlabel="recall", ylabel="precision")
-        name = self.classes[self.label - 1].replace("$", r"\$")
-        ax.set_title(f"{name}: AP ({self.ap}) {self.average_precision:.3f}")
+        name = self.classes[self.label - 1]
+        ax.set_title(f"{name}: AP ({self.ap}) {self.average_precision:.3f}", parse_math=False)
         return figure
 
     @property

@@ -171,6 +171,9 @@ def test_class_names_are_text_and_nothing_else(tmp_path: Path):
     ax = plotting.show_detections(torch.zeros(3, 100, 140), DETECTION, twice, min_score=0)
     ax.get_figure().savefig(tmp_path / "detections.png")  # type: ignore[union-attr]
     plotting.draw_on_image(Image.new("RGB", (140, 100)), DETECTION, twice, min_score=0)
+    ax = plotting.show_image(torch.zeros(3, 100, 140), title=f"{twice[0]} {twice[1]}.jpg")
+    ax.get_figure().savefig(tmp_path / "title.png")  # type: ignore[union-attr]
+    assert ax.get_title() == "$\\frac{$ $\\nonsense$.jpg"
 
 
 def test_the_log_of_a_run(tmp_path: Path):

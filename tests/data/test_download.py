@@ -242,9 +242,7 @@ def test_a_larger_file_than_known_is_refused_before_it_comes(root: Path, archive
 @pytest.mark.parametrize("length", ["abc", "-5", "1_000", "1e3", "9" * 5000])
 def test_a_length_that_is_no_number(root: Path, archives: list[Archive], server: FileServer, length: str):
     server.length = length
-    with pytest.raises(
-        ConnectionError, match=r"07trainval.tar: the server announces a length of '.*, which is no num"
-    ):
+    with pytest.raises(ConnectionError, match=r"07trainval.tar: the server announces a length of '.*, which is no num"):
         get(root, archives[:1])
     assert len(server.requests) == 5
 
