@@ -82,6 +82,9 @@ class Augmentation:
         horizontal_flip: probability.
         vertical_flip: probability; for views from above, such as through a microscope.
 
+    Raises:
+        ValueError: if a value is out of its range; the message names it.
+
     Source: Liu et al. (2016), sections 2.2 and 3.6; the defaults are those of the paper.
     """
 
@@ -92,6 +95,15 @@ class Augmentation:
     crop_p: float = 1.0
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("zoom_out_p", "crop_p", "horizontal_flip", "vertical_flip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"augmentation: {name} is a probability, from 0 to 1, got {getattr(self, name)}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"augmentation: crop must be above 0 and at most 1, got {self.crop}")
+        if not 1 <= self.zoom_out <= 10:  # its canvas has the square of that many pixels
+            raise ValueError(f"augmentation: zoom_out must be from 1 to 10, got {self.zoom_out}")
 
     def steps(self) -> list[v2.Transform]:
         """The geometric transforms in their order, for an image that is a uint8 tensor, before it is resized."""
@@ -118,7 +130,7 @@ def model_input(size: int, augmentation: Augmentation | None = None) -> Transfor
     Returns:
         A function of an image (3, H, W) uint8 and its target in pixels; it gives the image (3, size, size) float32 in
         0..1 and the target with fractional boxes. Objects that a crop made smaller than a pixel are removed. Random
-        choices come from torch's global generator.
+        choices come from torch's global generator. It can be pickled, and so be sent to processes that load images.
     """
     steps = v2.Compose(
         [
@@ -130,18 +142,25 @@ def model_input(size: int, augmentation: Augmentation | None = None) -> Transfor
             v2.ToDtype(torch.float32, scale=True),
         ]
     )
+    return _ModelInput(size, steps)
 
-    def transform(image: Tensor, target: Target) -> tuple[Tensor, Target]:
+
+@dataclass(frozen=True)
+class _ModelInput:
+    """What `model_input` makes; a function inside it could not be pickled."""
+
+    size: int
+    steps: v2.Compose
+
+    def __call__(self, image: Tensor, target: Target) -> tuple[Tensor, Target]:
         boxes = tv_tensors.BoundingBoxes(
             target["boxes"],
             format=tv_tensors.BoundingBoxFormat.XYXY,
             canvas_size=(image.shape[-2], image.shape[-1]),
         )
-        varied, changed = steps(tv_tensors.Image(image), {**target, "boxes": boxes})
-        changed["boxes"] = changed["boxes"].as_subclass(Tensor).reshape(-1, 4) / size
+        varied, changed = self.steps(tv_tensors.Image(image), {**target, "boxes": boxes})
+        changed["boxes"] = changed["boxes"].as_subclass(Tensor).reshape(-1, 4) / self.size
         return varied.as_subclass(Tensor), changed
-
-    return transform
 
 
 def _per_object(inputs: Any) -> tuple[Tensor, ...]:

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from ssdlib.data.transforms import Augmentation
 from ssdlib.training import Hyperparameters
+from ssdlib.zoo.description import is_number
 
 # Names that fields had in runs and checkpoints made before.
 RENAMED = {"bias_rate": "bias_lr_multiplier", "clip_norm": "max_grad_norm", "average": "ema_decay"}
@@ -72,16 +73,50 @@ def config_from_dict(recorded: Mapping[str, Any]) -> TrainConfig:
     """The configuration of which config.json holds `dataclasses.asdict`; fields that it lacks get their defaults.
 
     Raises:
-        ValueError: if it has a field that there is not, or a value out of range.
+        ValueError: if it has a field that there is not, or a value of another type or out of range.
     """
-    values = {RENAMED.get(name, name): value for name, value in recorded.items()}
-    try:
-        if values.get("augmentation") is not None:
-            inner = values["augmentation"].items()
-            values["augmentation"] = Augmentation(**{RENAMED_AUGMENTATION.get(k, k): v for k, v in inner})
-        return TrainConfig(**values)
-    except TypeError as error:
-        raise ValueError(f"this configuration is of another version of ssdlib: {error}") from error
+    values = _checked_values(TrainConfig, recorded, RENAMED, "")
+    inner = values.get("augmentation")
+    if inner is not None:
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"augmentation takes a mapping or none, got {ascii(inner)[:80]}")
+        values["augmentation"] = Augmentation(
+            **_checked_values(Augmentation, inner, RENAMED_AUGMENTATION, "augmentation.")
+        )
+    return TrainConfig(**values)
+
+
+def _checked_values(kind: type, recorded: Mapping[str, Any], renamed: Mapping[str, str], group: str) -> dict[str, Any]:
+    """The fields of a configuration by their names of today, after a look at the type of each value."""
+    kinds, values = get_type_hints(kind), {}
+    for old, value in recorded.items():
+        name = renamed.get(old, old)
+        if name not in kinds:
+            raise ValueError(f"this configuration is of another version of ssdlib: it has {group}{old!a}")
+        if not _fits(value, kinds[name]):
+            raise ValueError(f"{group}{name} takes {_WANTED[kinds[name]]}, got {ascii(value)[:80]}")
+        values[name] = value
+    return values
+
+
+_WANTED = {
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    float | None: "a number or none",
+}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of the type of a field; a whole number is a number, and true is none."""
+    if kind not in _WANTED:
+        return True  # an augmentation, whose fields are looked at one by one
+    if kind is str or kind is bool:
+        return isinstance(value, kind)
+    if value is None:
+        return kind == float | None
+    return is_number(value) and (kind is not int or type(value) is int)
 
 
 def differences(ours: TrainConfig, theirs: TrainConfig) -> list[str]:

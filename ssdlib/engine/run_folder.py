@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,13 +18,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from ssdlib.data.files import replaced, write_text
 from ssdlib.engine.config import TrainConfig, config_from_dict, differences
+from ssdlib.engine.state_check import (
+    checked_numbers,
+    checked_optimizer,
+    checked_random,
+    checked_step,
+    checked_tensors,
+    checksum,
+)
 from ssdlib.training import TrainState
+from ssdlib.zoo.description import class_names, parse_json
 
 CONFIG, LOG, STATE, MODEL = "config.json", "log.jsonl", "state.pt", "model.safetensors"
-PARTS = ("model", "average", "optimizer", "schedule")
+FORMAT = 3  # of STATE
+ENTRIES = {"format", "step", "progress", "model", "average", "optimizer", "random", "checksum"}
 MEANS = ("localization", "confidence", "gradient_norm")
 SUMMED = ("steps", "images", "waiting", *MEANS)
 
@@ -95,14 +107,58 @@ def begin(out: Path, entries: Mapping[str, Any]) -> None:
 
 
 def recorded_config(out: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """The configuration of the run in a folder, and all entries of its config.json.
+    """The configuration of the run in a folder, and all entries of its config.json ("data" as a list).
 
     Raises:
         FileNotFoundError: if there is no run.
-        ValueError: if it is of another version of this package.
+        ValueError: if it is of another version of this package, or says what cannot be; the message names the file and
+            the entry.
     """
-    entries = json.loads((out / CONFIG).read_text(encoding="utf-8"))
-    return config_from_dict(entries["config"]), entries
+    path = out / CONFIG
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no JSON object: {error}") from error
+    entries = parse_json(text, str(path))
+    if isinstance(entries.get("data"), str):  # of a run with one folder, made before
+        entries["data"] = [entries["data"]]
+    if not isinstance(entries.get("config"), dict):
+        raise ValueError(f"{path} has no entry config that is an object")
+    try:
+        config = config_from_dict(entries["config"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if "classes" in entries:
+        class_names(entries["classes"], str(path))
+    for name, (fits, what) in NOTES.items():
+        if name in entries and not fits(entries[name]):
+            raise ValueError(f"{path}: {name} must be {what}, got {ascii(entries[name])[:80]}")
+    return config, entries
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _is_text_or_none(value: Any) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+# What entries of config.json must be besides "config" and "classes".
+NOTES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "images": (_is_count, "a whole number above 0"),
+    "fingerprint": (_is_text, "a text"),
+    "data": (lambda value: isinstance(value, list) and value != [] and all(map(_is_text, value)), "a list of folders"),
+    "image_set": (_is_text, "a text"),
+    "weights": (_is_text_or_none, "a text or null"),
+    "val_set": (_is_text_or_none, "a text or null"),
+    "val_every": (_is_count, "a whole number above 0"),
+    "tensorboard": (lambda value: isinstance(value, bool), "true or false"),
+}
 
 
 def finished(out: Path) -> bool:
@@ -111,9 +167,20 @@ def finished(out: Path) -> bool:
 
 
 def save_state(out: Path, state: TrainState, progress: Progress) -> None:
-    """Write where a run stands, and all that changes in its course."""
-    parts = {name: getattr(state, name).state_dict() for name in PARTS}
-    saved = {"step": state.step, "progress": asdict(progress), "parts": parts, "random": torch.get_rng_state()}
+    """Write where a run stands, and all that changes in its course.
+
+    The optimizer's groups and the schedule are not among it: they follow from the configuration and the step.
+    """
+    saved: dict[str, Any] = {
+        "format": FORMAT,
+        "step": state.step,
+        "progress": asdict(progress),
+        "model": state.model.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict()["state"],
+        "random": torch.get_rng_state(),
+    }
+    saved["checksum"] = checksum(saved)
     with replaced(out / STATE) as aside:
         torch.save(saved, aside)
 
@@ -122,22 +189,64 @@ def load_state(out: Path, state: TrainState) -> Progress:
     """Bring the state of a run back to where it was saved last; leave it alone if it was never saved.
 
     Raises:
-        ValueError: if the file is no state of this run.
+        ValueError: if the file is damaged, of an older version of this package, or no state of this run; then nothing
+            of it was taken over.
     """
-    if not (out / STATE).exists():
+    path = out / STATE
+    if not path.exists():
         return Progress()
     try:
-        saved = torch.load(out / STATE, map_location="cpu", weights_only=True)
-        progress = Progress(**saved["progress"])
-        for name in PARTS:
-            getattr(state, name).load_state_dict(saved["parts"][name])
-        state.step = saved["step"]
-        torch.set_rng_state(saved["random"])
+        return _restore(_read_state(path), state, recorded_config(out)[0].iterations)
+    except ValueError as error:
+        raise ValueError(f"{path} is no state that this run can go on from: {error}") from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """The entries of a state, which are those that were written; nothing says yet that they fit a run."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("compressed, as no state is")  # and may become any size
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # whatever a file of anything raises when it is taken for a pickle
-        raise ValueError(f"{out / STATE} is no state that this run can go on from: {error}") from error
-    return progress
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"it is damaged, or no state at all ({reason})") from error
+    if not isinstance(saved, dict):
+        raise ValueError("it is no state at all")
+    if saved.get("format") != FORMAT and saved.keys() & {"format", "place", "parts"}:
+        raise ValueError(
+            "it is of another version of ssdlib, with which the run can be ended; with this one, begin it anew in "
+            "another folder"
+        )
+    if saved.keys() != ENTRIES:
+        raise ValueError("it has not the entries of a state")
+    if saved.pop("checksum") != checksum(saved):
+        raise ValueError("it is damaged: its checksum is not that of its content")
+    return saved
+
+
+def _restore(saved: Mapping[str, Any], state: TrainState, iterations: int) -> Progress:
+    """Check all parts of a state, then bring them back."""
+    step = checked_step(saved["step"], iterations)
+    progress = dict(saved["progress"]) if isinstance(saved["progress"], dict) else {}
+    sums = checked_numbers(progress.pop("sums", None), set(SUMMED), "progress.sums")
+    times = checked_numbers(progress, {"seconds", "epoch_began"}, "progress")
+    model = checked_tensors(saved["model"], state.model.state_dict(), "model")
+    average = checked_tensors(saved["average"], state.average.state_dict(), "average")
+    moments = checked_optimizer(saved["optimizer"], state, step)
+    random = checked_random(saved["random"])
+
+    state.step = step
+    state.model.load_state_dict(model)
+    state.average.load_state_dict(average)
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    if step:  # it counts one on when it is made
+        state.schedule = LambdaLR(state.optimizer, state.schedule.lr_lambdas[0], last_epoch=step - 1)
+    torch.set_rng_state(random)
+    return Progress(**times, sums=sums)
 
 
 def end(out: Path) -> None:

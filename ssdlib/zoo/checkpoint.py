@@ -6,7 +6,8 @@ Nothing is pickled: a checkpoint of a stranger can be opened, and one of ours ou
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ssdlib.coding import decode
 from ssdlib.data.files import replaced
 from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
+from ssdlib.zoo.description import Description, described, parse_json
 
 
 def save_model(model: SSD, path: str | Path, *, half: bool = False, training: dict[str, Any] | None = None) -> Path:
@@ -39,7 +41,9 @@ def save_model(model: SSD, path: str | Path, *, half: bool = False, training: di
         The path.
 
     Raises:
-        ValueError: if the model was put together by hand, so that its architecture has no name.
+        FloatingPointError: if a weight is not a finite number, as after a training that went wrong.
+        ValueError: if the model was put together by hand, so that its architecture has no name; or if `load_model`
+            would refuse its classes or normalisation.
     """
     path = Path(path)
     if model.architecture is None:
@@ -53,13 +57,18 @@ def save_model(model: SSD, path: str | Path, *, half: bool = False, training: di
         "training": training or {},
         "versions": {"ssdlib": ssdlib.__version__, "torch": torch.__version__, "torchvision": torchvision.__version__},
     }
+    text = json.dumps(description, sort_keys=True)
+    described(parse_json(text, "this model"), f"this model cannot be written to {path}")
     tensors = {
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
     }
+    wrong = not_finite(tensors)
+    if wrong:
+        raise FloatingPointError(f"{path} was not written: {wrong} of this model is not finite")
     with replaced(path) as aside:
         # Not save_file, whose files nobody but their owner can read.
-        aside.write_bytes(save(tensors, metadata={"ssdlib": json.dumps(description, sort_keys=True)}))
+        aside.write_bytes(save(tensors, metadata={"ssdlib": text}))
     return path
 
 
@@ -68,26 +77,13 @@ def read_description(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no safetensors file, or not one of ours.
+        ValueError: if it is no safetensors file, or not one of ours, or says what cannot be; the message names the
+            file and the entry.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
-    if "ssdlib" not in metadata:
-        raise ValueError(f"{path} was not written by ssdlib: it does not say which model its weights are for")
-    try:
-        description: dict[str, Any] = json.loads(metadata["ssdlib"])
-        missing = {"architecture", "recipe", "classes", "mean", "std"} - description.keys()
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} has a description that is no JSON object: {error}") from error
-    if missing:
-        raise ValueError(f"{path} has a description without {', '.join(sorted(missing))}")
-    return description
+    with _opened(Path(path)) as file:
+        entries = _entries(Path(path), file)
+    described(entries, str(path))
+    return entries
 
 
 def load_model(path: str | Path, *, classes: Sequence[str] | None = None, recipe: PriorRecipe | None = None) -> SSD:
@@ -100,29 +96,84 @@ def load_model(path: str | Path, *, classes: Sequence[str] | None = None, recipe
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a checkpoint, or is for other classes or other priors than expected.
+        ValueError: if the file is not a checkpoint, is for other classes or other priors than expected, or holds
+            weights that do not fit or are not finite.
     """
     path = Path(path)
-    description = read_description(path)
-    found = PriorRecipe.from_dict(description["recipe"])
-    if classes is not None and tuple(classes) != tuple(description["classes"]):
-        raise ValueError(f"{path} is for the classes {description['classes']}, not {list(classes)}")
-    if recipe is not None and recipe != found:
-        raise ValueError(f"{path} was trained with the priors of recipe {found.name!r}, not {recipe.name!r}")
-    model = build_model(
-        description["architecture"],
-        classes=description["classes"],
-        recipe=found,
-        mean=description["mean"],
-        std=description["std"],
-    )
-    with safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
+        found = described(_entries(path, file), str(path))
+        if classes is not None and tuple(classes) != found.classes:
+            raise ValueError(f"{path} is for the classes {list(found.classes)}, not {list(classes)}")
+        if recipe is not None and recipe != found.recipe:
+            raise ValueError(f"{path} was trained with the priors of recipe {found.recipe.name!r}, not {recipe.name!r}")
+        _require_fit(path, file, found)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    try:
-        model.load_state_dict(tensors)  # copies into the model's own float32 tensors
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit {description['architecture']}: {error}") from error
+    wrong = not_finite(tensors)
+    if wrong:
+        raise ValueError(f"{path} holds weights that are not finite, in {wrong}")
+    model = _build(found)
+    model.load_state_dict(tensors)  # copies into the model's own float32 tensors
     return model.eval()
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds a NaN or an infinite number."""
+    return next((name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, for `safe_open`; what goes wrong with it in the block is said with its name."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
+
+
+def _entries(path: Path, file: Any) -> dict[str, Any]:
+    metadata = file.metadata() or {}
+    if "ssdlib" not in metadata:
+        raise ValueError(f"{path} was not written by ssdlib: it does not say which model its weights are for")
+    return parse_json(metadata["ssdlib"], f"the description in {path}")
+
+
+def _build(found: Description) -> SSD:
+    return build_model(found.architecture, classes=found.classes, recipe=found.recipe, mean=found.mean, std=found.std)
+
+
+def _require_fit(path: Path, file: Any, found: Description) -> None:
+    """Compare the file with the network that it describes, before memory is given to either."""
+    misfit = f"{path} does not fit {found.architecture}"
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            model = _build(found).eval()
+            side = found.recipe.image_size
+            model(torch.zeros(1, 3, side, side))
+    except ValueError as error:
+        raise ValueError(f"{misfit}: {error}") from error
+    expected = model.state_dict()
+    problems = report_names(file.keys(), expected)
+    for name in [] if problems else expected:
+        there, wanted = file.get_slice(name), expected[name]
+        if tuple(there.get_shape()) != wanted.shape:
+            problems.append(f"{name} has the shape {tuple(there.get_shape())}, not {tuple(wanted.shape)}")
+        if there.get_dtype() not in (("F32", "F16", "BF16") if wanted.is_floating_point() else ("I64",)):
+            problems.append(f"{name} holds numbers of the type {there.get_dtype()}")
+    if problems:
+        raise ValueError(f"{misfit}: {'; '.join(problems[:5])}")
+
+
+def report_names(found: Iterable[str], expected: Iterable[str]) -> list[str]:
+    """Say which tensors are missing and which are too many, at most three of each by name."""
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    return [
+        f"{len(names)} tensors are {what}: {', '.join(map(ascii, names[:3]))}{', ...' if len(names) > 3 else ''}"
+        for names, what in ((missing, "missing"), (extra, "too many"))
+        if names
+    ]
 
 
 class _Program(nn.Module):

@@ -258,27 +258,25 @@ class Hostile:
         return pytest.fail, ("a program in a state was run",)
 
 
-def other_states() -> dict[str, Any]:
-    progress = {"seconds": 0.0, "epoch_began": 0.0, "sums": {}}
-    return {
-        "a program": {"progress": Hostile()},
-        "no progress": {"parts": {}},
-        "of another version": {"place": {"step": 2, "epoch": 0, "batch": 2}},
-        "another progress": {"step": 2, "progress": {"speed": 7}},
-        "no parts": {"step": 2, "progress": progress, "parts": {}},
-        "another model": {"step": 2, "progress": progress, "parts": {"model": {"x": torch.zeros(2)}}},
-    }
+OTHER_STATES: dict[str, tuple[Any, str]] = {
+    "a program": ({"progress": Hostile()}, "damaged, or no state at all"),
+    "a list": ([1, 2], "no state at all"),
+    "of an older version": ({"place": {"step": 2, "epoch": 0, "batch": 2}, "parts": {}}, "another version of ssdlib"),
+    "of a newer version": ({"format": 99, "step": 2}, "another version of ssdlib"),
+    "no parts": ({"step": 2}, "not the entries of a state"),
+}
 
 
-@pytest.mark.parametrize("kind", ["no file of torch", *other_states()])
+@pytest.mark.parametrize("kind", ["no file of torch", *OTHER_STATES])
 def test_a_state_that_is_none(kind: str, sample: Images, whole: Path, tmp_path: Path):
     for name in FILES[:2]:
         (tmp_path / name).write_bytes((whole / name).read_bytes())
-    if kind == "no file of torch":
+    saved, message = OTHER_STATES.get(kind, (None, "damaged, or no state at all"))
+    if saved is None:
         (tmp_path / "state.pt").write_text("hello")
     else:
-        torch.save(other_states()[kind], tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"state\.pt is no state that this run can go on from"):
+        torch.save(saved, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=rf"state\.pt is no state that this run can go on from: .*{message}"):
         run(tmp_path, sample, resume=True)
 
 
@@ -288,4 +286,65 @@ def test_recorded_config(whole: Path, tmp_path: Path):
     assert isinstance(config, TrainConfig)
     assert entries["images"] == 7
     with pytest.raises(FileNotFoundError):
+        run_folder.recorded_config(tmp_path)
+
+
+def test_a_configuration_of_before(whole: Path, tmp_path: Path):
+    """Fields had other names, and one folder of data was no list."""
+    entries = json.loads((whole / "config.json").read_text(encoding="utf-8"))
+    values = entries["config"]
+    for new, old in {"bias_lr_multiplier": "bias_rate", "max_grad_norm": "clip_norm", "ema_decay": "average"}.items():
+        values[old] = values.pop(new)
+    values["augmentation"]["colour"] = values["augmentation"].pop("color")
+    del values["augment_on"]
+    (tmp_path / "config.json").write_text(json.dumps({**entries, "data": "photos"}), encoding="utf-8")
+    config, found = run_folder.recorded_config(tmp_path)
+    assert config == CONFIG
+    assert found["data"] == ["photos"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"config": [1]}, "no entry config"),
+        ({"config": {"speed": 7}}, "another version of ssdlib: it has 'speed'"),
+        ({"config": {"iterations": "9"}}, "iterations takes a whole number, got '9'"),
+        ({"config": {"iterations": True}}, "iterations takes a whole number, got True"),
+        ({"config": {"iterations": 1.5}}, "iterations takes a whole number"),
+        ({"config": {"learning_rate": [1]}}, "learning_rate takes a number"),
+        ({"config": {"learning_rate": float("nan")}}, "learning_rate takes a number"),
+        ({"config": {"learning_rate": 10**400}}, "learning_rate takes a number"),
+        ({"config": {"max_grad_norm": "none"}}, "max_grad_norm takes a number or none"),
+        ({"config": {"architecture": {"a": 1}}}, "architecture takes a text"),
+        ({"config": {"pretrained": 1}}, "pretrained takes true or false"),
+        ({"config": {"seed": -1}}, "seed must be at least 0"),
+        ({"config": {"augmentation": "all"}}, "augmentation takes a mapping"),
+        ({"config": {"augmentation": {"crop": None}}}, r"augmentation\.crop takes a number"),
+        ({"config": {"augmentation": {"crop": -1}}}, "augmentation: crop must be"),
+        ({"config": {"augmentation": {"swirl": 1}}}, r"another version of ssdlib: it has augmentation\.'swirl'"),
+        ({"classes": "abcdef"}, "classes must be a list of names, got 'abcdef'"),
+        ({"classes": ["cat", "cat"]}, "classes holds 'cat' twice"),
+        ({"images": 0}, "images must be a whole number above 0, got 0"),
+        ({"fingerprint": 7}, "fingerprint must be a text"),
+        ({"data": []}, "data must be a list of folders"),
+        ({"data": [3]}, "data must be a list of folders"),
+        ({"image_set": None}, "image_set must be a text"),
+        ({"weights": 3}, "weights must be a text or null"),
+        ({"val_every": 0}, "val_every must be a whole number above 0"),
+        ({"tensorboard": "yes"}, "tensorboard must be true or false"),
+    ],
+)
+def test_a_config_json_that_cannot_be(change: dict[str, Any], message: str, whole: Path, tmp_path: Path):
+    entries = json.loads((whole / "config.json").read_text(encoding="utf-8"))
+    if isinstance(change.get("config"), dict):
+        change = {"config": {**entries["config"], **change["config"]}}
+    (tmp_path / "config.json").write_text(json.dumps({**entries, **change}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"config\.json.*{message}"):
+        run_folder.recorded_config(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b'{"config": ' * 50_000])
+def test_a_config_json_that_is_none(content: bytes, tmp_path: Path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is no JSON object"):
         run_folder.recorded_config(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -172,6 +173,129 @@ def test_a_broken_description(tmp_path: Path, text: str):
     save_file({"weight": torch.zeros(2)}, path, metadata={"ssdlib": text})
     with pytest.raises(ValueError, match=r"broken\.safetensors"):
         load_model(path)
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """The same file with another description: what the change returns, or the description that it changed."""
+    with safe_open(path, framework="pt") as file:
+        description = json.loads(file.metadata()["ssdlib"])
+    changed = change(description)
+    description = description if changed is None else changed
+    text = description if isinstance(description, str) else json.dumps(description)
+    save_file(load_file(path), path, metadata={"ssdlib": text})
+    return path
+
+
+DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "classes in one text": ({"classes": "abc"}, "classes must be a list of names, got 'abc'"),
+    "no classes": ({"classes": []}, r"classes must be a list of names, got \[\]"),
+    "classes by number": ({"classes": {"1": "cat"}}, "classes must be a list"),
+    "a class that is a number": ({"classes": ["a", "b", 3]}, "classes holds 3, which is no name"),
+    "an empty class": ({"classes": ["a", "b", ""]}, "classes holds '', which is no name"),
+    "a blank class": ({"classes": ["a", "b", " \u3000"]}, r"classes holds ' \\u3000', which is no name"),
+    "a class twice": ({"classes": ["a", "b", "a"]}, "classes holds 'a' twice"),
+    "a class that colours the terminal": ({"classes": ["a", "b", "\x1b[31mc"]}, r"classes holds '\\x1b\[31mc', with"),
+    "a class of two lines": ({"classes": ["a", "b", "c\nerror"]}, r"classes holds 'c\\nerror', with"),
+    "a class that turns the line": ({"classes": ["a", "b", "\u202ec"]}, r"classes holds '\\u202ec', with"),
+    "half a character": ({"classes": ["a", "b", "\ud800"]}, r"classes holds '\\ud800', with"),
+    "classes too many": ({"classes": list("abcdef")}, "does not fit ssd_tiny: class_head.* has the shape"),
+    "very many classes": ({"classes": [str(i) for i in range(50_000)]}, "does not fit ssd_tiny: class_head"),
+    "a deviation of 0": ({"std": [0, 1, 1]}, r"std must be three numbers from 0\.0001 to 1000, got \[0, 1, 1\]"),
+    "a deviation below 0": ({"std": [1, 1, -1]}, "std must be three numbers"),
+    "two deviations": ({"std": [1, 1]}, "std must be three numbers"),
+    "a deviation that is a text": ({"std": ["1", 1, 1]}, "std must be three numbers"),
+    "a mean that is true": ({"mean": [True, 0, 0]}, "mean must be three numbers from -1000 to 1000"),
+    "a mean that is NaN": ({"mean": [float("nan"), 0, 0]}, "mean must be three numbers"),
+    "a mean in lists": ({"mean": [[0], [0], [0]]}, "mean must be three numbers"),
+    "a mean beyond float32": ({"mean": [10**400, 0, 0]}, "mean must be three numbers"),
+    "no text as architecture": ({"architecture": ["ssd_tiny"]}, r"no architecture \['ssd_tiny'\]"),
+    "an unknown architecture": ({"architecture": "yolo"}, "no architecture 'yolo'"),
+    "another architecture": (
+        {"architecture": "ssd300_vgg16"},
+        "does not fit ssd300_vgg16: SSD300 needs a recipe for 300",
+    ),
+    "no recipe": ({"recipe": None}, "recipe must be an object, got None"),
+    "a recipe in a list": ({"recipe": [1]}, "recipe must be an object"),
+    "an empty recipe": ({"recipe": {}}, "not a prior recipe"),
+    "maps of another size": (
+        {"recipe": {"map_sizes": [31, 16, 8, 4, 2]}},
+        "does not fit ssd_tiny: recipe 'tiny-256' is",
+    ),
+    "training that is a text": ({"training": "long"}, "training must be an object, got 'long'"),
+    "versions in a list": ({"versions": []}, r"versions must be an object, got \[\]"),
+}
+
+
+@pytest.mark.parametrize("kind", DESCRIPTIONS)
+def test_a_description_that_cannot_be(kind: str, path: Path):
+    """One ValueError that begins with the file and names the entry."""
+    change, message = DESCRIPTIONS[kind]
+    if change.get("recipe"):
+        change = {"recipe": {**TINY.to_dict(), **change["recipe"]} if isinstance(change["recipe"], dict) else [1]}
+    rewritten(path, lambda description: description.update(change))
+    with pytest.raises(ValueError, match=f"^{path}:? .*{message}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"classes": ' * 50_000, "9" * 5000, "NaN", '"text"', "null"])
+def test_a_description_that_is_no_object(text: str, path: Path):
+    rewritten(path, lambda _: text)
+    for read in (load_model, read_description):
+        with pytest.raises(ValueError, match=rf"^the description in {path} is no JSON object"):
+            read(path)
+
+
+def test_a_description_of_before(path: Path):
+    """The configuration of a run is only noted in a checkpoint, under the names that its fields had then."""
+    training = {"config": {"bias_rate": 2.0, "clip_norm": None, "average": 0.99, "augmentation": {"colour": True}}}
+    rewritten(path, lambda description: description.update(training=training))
+    assert load_model(path).classes == CLASSES
+    assert read_description(path)["training"] == training
+    rewritten(path, lambda description: {k: v for k, v in description.items() if k not in ("training", "versions")})
+    assert load_model(path).classes == CLASSES
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite(value: float, model: SSD, path: Path, tmp_path: Path):
+    tensors = load_file(path)
+    name = "class_head.convolutions.0.weight"
+    tensors[name].view(-1)[7] = value
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match=rf"{path} holds weights that are not finite, in {name}"):
+        load_model(path)
+    model.load_state_dict(tensors)
+    with pytest.raises(
+        FloatingPointError, match=rf"other\.safetensors was not written: {name} of this model is not fin"
+    ):
+        save_model(model, tmp_path / "other.safetensors")
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_weight_that_is_too_large_for_half(model: SSD, tmp_path: Path):
+    with torch.no_grad():
+        model.class_head.convolutions[0].weight.fill_(1e5)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        save_model(model, tmp_path / "m.safetensors", half=True)
+    save_model(model, tmp_path / "m.safetensors")
+
+
+def test_numbers_of_another_type(path: Path):
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    name = "class_head.convolutions.0.bias"
+    tensors[name] = tensors[name].to(torch.int8)
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match=f"does not fit ssd_tiny: {name} holds numbers of the type I8"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("classes", [["a", "a"], ["", "b"], ["a\x07", "b"]])
+def test_names_that_could_not_be_read_again_are_not_written(classes: list[str], tmp_path: Path):
+    with pytest.raises(ValueError, match=r"this model cannot be written to .*m\.safetensors: classes holds"):
+        save_model(build_model("ssd_tiny", classes), tmp_path / "m.safetensors")
 
 
 def test_other_classes_or_priors_than_expected(path: Path):

@@ -1,0 +1,127 @@
+"""What a checkpoint says about itself, judged: a file of a stranger is believed in nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssdlib.model import ARCHITECTURES
+from ssdlib.priors import PriorRecipe
+
+# Characters that change the order or the place of those beside them, so that a terminal shows another name.
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+@dataclass(frozen=True)
+class Description:
+    """All that a checkpoint holds besides the weights.
+
+    Attributes:
+        architecture: a name of `ssdlib.model.ARCHITECTURES`.
+        recipe: the priors that the weights were trained with.
+        classes: names of the objects.
+        mean, std: of the three channels, of images in 0..1.
+        training: what is known about how the weights came about.
+        versions: of the libraries that wrote the file.
+    """
+
+    architecture: str
+    recipe: PriorRecipe
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    training: Mapping[str, Any]
+    versions: Mapping[str, Any]
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: if the text is none; the message begins with `where`.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # no JSON, or lists in lists without end
+        raise ValueError(f"{where} is no JSON object: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} is no JSON object, but {_shown(found)}")
+    return found
+
+
+def described(entries: Mapping[str, Any], where: str) -> Description:
+    """Check the entries of a description.
+
+    Raises:
+        ValueError: if one is missing or not what it should be; the message begins with `where` and names it.
+    """
+    missing = {"architecture", "recipe", "classes", "mean", "std"} - entries.keys()
+    if missing:
+        raise ValueError(f"{where} has a description without {', '.join(sorted(missing))}")
+    architecture = entries["architecture"]
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise ValueError(f"{where}: no architecture {_shown(architecture)}; there are {', '.join(ARCHITECTURES)}")
+    if not isinstance(entries["recipe"], dict):
+        raise ValueError(f"{where}: recipe must be an object, got {_shown(entries['recipe'])}")
+    try:
+        recipe = PriorRecipe.from_dict(entries["recipe"])
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    notes = {name: entries.get(name, {}) for name in ("training", "versions")}
+    for name, value in notes.items():
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: {name} must be an object, got {_shown(value)}")
+    return Description(
+        architecture=architecture,
+        recipe=recipe,
+        classes=class_names(entries["classes"], where),
+        mean=_channels(entries["mean"], -1000, where, "mean"),
+        std=_channels(entries["std"], 1e-4, where, "std"),
+        **notes,
+    )
+
+
+def class_names(names: Any, where: str) -> tuple[str, ...]:
+    """Check the names of classes: at least one, all different, and fit to be shown on a screen.
+
+    Raises:
+        ValueError: if they are not; the message begins with `where`.
+    """
+    if not isinstance(names, list | tuple) or not names:
+        raise ValueError(f"{where}: classes must be a list of names, got {_shown(names)}")
+    seen = set()
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"{where}: classes holds {_shown(name)}, which is no name")
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _TURNING for c in name):
+            raise ValueError(f"{where}: classes holds {_shown(name)}, with a character that no screen should be sent")
+        if name in seen:
+            raise ValueError(f"{where}: classes holds {_shown(name)} twice")
+        seen.add(name)
+    return tuple(names)
+
+
+def _channels(values: Any, lowest: float, where: str, name: str) -> tuple[float, ...]:
+    """Three finite numbers, from `lowest` to 1000: those of images in 0..1 are far inside."""
+    if (
+        not isinstance(values, list)
+        or len(values) != 3
+        or not all(is_number(v) and lowest <= v <= 1000 for v in values)
+    ):
+        raise ValueError(f"{where}: {name} must be three numbers from {lowest} to 1000, got {_shown(values)}")
+    return tuple(map(float, values))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a finite number, which true and false are not."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, in ASCII and not longer than a line."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
