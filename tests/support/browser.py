@@ -1,26 +1,32 @@
-"""Fixtures for tests in a browser: Chromium without a network, and pages that hold widgets."""
+"""Fixtures for tests in a browser: Chromium without a network, and pages that hold widgets.
+
+What only they need is imported by them: the tests of the package go without a browser, Sphinx and the widgets.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import chromium
 import pytest
-from playwright.sync_api import Browser, Error, Page, sync_playwright
-from widget_pages import SCRIPT, STYLE, bundle, style_sheet
 
-from ssdlib.widgets import BookWidget
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from ssdlib.widgets import BookWidget
 
 PAPER = {"light": "background: white; color: black", "dark": "background: #121212; color: white"}
 
-OpenPage = Callable[..., Page]
+OpenPage = Callable[..., "Page"]
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium: the system's, or else the one that Playwright installed."""
+    import chromium
+    from playwright.sync_api import Error, sync_playwright
+
     with sync_playwright() as playwright:
         try:
             started = chromium.launch(playwright)
@@ -63,6 +69,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 @pytest.fixture
 def show(open_page: OpenPage, tmp_path: Path) -> OpenPage:
     """Puts widgets on a page of their own, as the book's builder does, and opens it from its file."""
+    from widget_pages import SCRIPT, STYLE, bundle, style_sheet
 
     def show_(*widgets: BookWidget, theme: str = "light", **options: Any) -> Page:
         (tmp_path / SCRIPT).write_text(bundle(), encoding="utf-8")
