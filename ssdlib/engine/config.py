@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
+from ssdlib.data.names import shown
 from ssdlib.data.transforms import Augmentation
 from ssdlib.training import Hyperparameters
 from ssdlib.zoo.description import is_number
@@ -79,7 +80,7 @@ def config_from_dict(recorded: Mapping[str, Any]) -> TrainConfig:
     inner = values.get("augmentation")
     if inner is not None:
         if not isinstance(inner, Mapping):
-            raise ValueError(f"augmentation takes a mapping or none, got {ascii(inner)[:80]}")
+            raise ValueError(f"augmentation takes a mapping or none, got {shown(inner)}")
         values["augmentation"] = Augmentation(
             **_checked_values(Augmentation, inner, RENAMED_AUGMENTATION, "augmentation.")
         )
@@ -94,7 +95,7 @@ def _checked_values(kind: type, recorded: Mapping[str, Any], renamed: Mapping[st
         if name not in kinds:
             raise ValueError(f"this configuration is of another version of ssdlib: it has {group}{old!a}")
         if not _fits(value, kinds[name]):
-            raise ValueError(f"{group}{name} takes {_WANTED[kinds[name]]}, got {ascii(value)[:80]}")
+            raise ValueError(f"{group}{name} takes {_WANTED[kinds[name]]}, got {shown(value)}")
         values[name] = value
     return values
 

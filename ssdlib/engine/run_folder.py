@@ -21,6 +21,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssdlib.data.files import replaced, write_text
+from ssdlib.data.names import shown
 from ssdlib.engine.config import TrainConfig, config_from_dict, differences
 from ssdlib.engine.state_check import (
     checked_numbers,
@@ -132,7 +133,7 @@ def recorded_config(out: Path) -> tuple[TrainConfig, dict[str, Any]]:
         class_names(entries["classes"], str(path))
     for name, (fits, what) in NOTES.items():
         if name in entries and not fits(entries[name]):
-            raise ValueError(f"{path}: {name} must be {what}, got {ascii(entries[name])[:80]}")
+            raise ValueError(f"{path}: {name} must be {what}, got {shown(entries[name])}")
     return config, entries
 
 

@@ -7,13 +7,13 @@ a field that nobody expects would become an attribute of the schedule. So nothin
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ssdlib.data.names import shown
 from ssdlib.training import TrainState
 from ssdlib.zoo.description import is_number
 
@@ -89,7 +89,7 @@ def checked_step(found: Any, iterations: int) -> int:
         ValueError: if it is no whole number from 0 to `iterations`.
     """
     if type(found) is not int or not 0 <= found <= iterations:
-        raise ValueError(f"step must be a whole number from 0 to {iterations}, got {_shown(found)}")
+        raise ValueError(f"step must be a whole number from 0 to {iterations}, got {_kind(found)}")
     return found
 
 
@@ -101,7 +101,7 @@ def checked_numbers(found: Any, names: set[str], where: str) -> dict[str, float]
     """
     for name, value in _mapping(found, names, where).items():
         if not is_number(value) or not 0 <= value < 1e15:
-            raise ValueError(f"{where}.{name} must be a number of at least 0, got {_shown(value)}")
+            raise ValueError(f"{where}.{name} must be a number of at least 0, got {_kind(value)}")
     return dict(found)
 
 
@@ -122,18 +122,18 @@ def checked_random(found: Any) -> Tensor:
 
 def _mapping(found: Any, names: set[Any], where: str) -> Mapping[Any, Any]:
     if not isinstance(found, Mapping):
-        raise ValueError(f"{where} must be a mapping, got {_shown(found)}")
+        raise ValueError(f"{where} must be a mapping, got {_kind(found)}")
     if set(found) != names:
         missing, extra = names - set(found), set(found) - names
         which, name = ("lacks", min(missing, key=str)) if missing else ("has an entry too many,", min(extra, key=str))
-        raise ValueError(f"{where} {which} {_shown(name)}")
+        raise ValueError(f"{where} {which} {shown(name)}")
     return found
 
 
 def _like(found: Any, expected: Tensor, where: str) -> Tensor:
     """A copy of a tensor that was found, with the layout in memory of the one that was expected."""
     if not isinstance(found, Tensor) or found.layout is not torch.strided or found.device.type != "cpu":
-        raise ValueError(f"{where} must be a tensor, got {_shown(found)}")
+        raise ValueError(f"{where} must be a tensor, got {_kind(found)}")
     if found.shape != expected.shape or found.dtype is not expected.dtype:
         wanted = f"{expected.dtype} {tuple(expected.shape)}"
         raise ValueError(f"{where} must be {wanted}, got {found.dtype} {tuple(found.shape)}")
@@ -143,10 +143,5 @@ def _like(found: Any, expected: Tensor, where: str) -> Tensor:
     return copy
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    text = ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _kind(found: Any) -> str:
+    return f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else shown(found)

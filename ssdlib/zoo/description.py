@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ssdlib.data.names import check_name, shown
 from ssdlib.model import ARCHITECTURES
 from ssdlib.priors import PriorRecipe
-
-# Characters that change the order or the place of those beside them, so that a terminal shows another name.
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # no JSON, or lists in lists without end
         raise ValueError(f"{where} is no JSON object: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{where} is no JSON object, but {_shown(found)}")
+        raise ValueError(f"{where} is no JSON object, but {shown(found)}")
     return found
 
 
@@ -64,9 +61,9 @@ def described(entries: Mapping[str, Any], where: str) -> Description:
         raise ValueError(f"{where} has a description without {', '.join(sorted(missing))}")
     architecture = entries["architecture"]
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-        raise ValueError(f"{where}: no architecture {_shown(architecture)}; there are {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"{where}: no architecture {shown(architecture)}; there are {', '.join(ARCHITECTURES)}")
     if not isinstance(entries["recipe"], dict):
-        raise ValueError(f"{where}: recipe must be an object, got {_shown(entries['recipe'])}")
+        raise ValueError(f"{where}: recipe must be an object, got {shown(entries['recipe'])}")
     try:
         recipe = PriorRecipe.from_dict(entries["recipe"])
     except ValueError as error:
@@ -74,7 +71,7 @@ def described(entries: Mapping[str, Any], where: str) -> Description:
     notes = {name: entries.get(name, {}) for name in ("training", "versions")}
     for name, value in notes.items():
         if not isinstance(value, dict):
-            raise ValueError(f"{where}: {name} must be an object, got {_shown(value)}")
+            raise ValueError(f"{where}: {name} must be an object, got {shown(value)}")
     return Description(
         architecture=architecture,
         recipe=recipe,
@@ -92,15 +89,11 @@ def class_names(names: Any, where: str) -> tuple[str, ...]:
         ValueError: if they are not; the message begins with `where`.
     """
     if not isinstance(names, list | tuple) or not names:
-        raise ValueError(f"{where}: classes must be a list of names, got {_shown(names)}")
+        raise ValueError(f"{where}: classes must be a list of names, got {shown(names)}")
     seen = set()
     for name in names:
-        if not isinstance(name, str) or not name.strip():
-            raise ValueError(f"{where}: classes holds {_shown(name)}, which is no name")
-        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _TURNING for c in name):
-            raise ValueError(f"{where}: classes holds {_shown(name)}, with a character that no screen should be sent")
-        if name in seen:
-            raise ValueError(f"{where}: classes holds {_shown(name)} twice")
+        if check_name(name, f"{where}: classes: the name") in seen:
+            raise ValueError(f"{where}: classes: the name {name!r} is there twice")
         seen.add(name)
     return tuple(names)
 
@@ -112,16 +105,10 @@ def _channels(values: Any, lowest: float, where: str, name: str) -> tuple[float,
         or len(values) != 3
         or not all(is_number(v) and lowest <= v <= 1000 for v in values)
     ):
-        raise ValueError(f"{where}: {name} must be three numbers from {lowest} to 1000, got {_shown(values)}")
+        raise ValueError(f"{where}: {name} must be three numbers from {lowest} to 1000, got {shown(values)}")
     return tuple(map(float, values))
 
 
 def is_number(value: Any) -> bool:
     """Whether a value of JSON is a finite number, which true and false are not."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
-
-
-def _shown(value: Any) -> str:
-    """A value for a message, in ASCII and not longer than a line."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -323,7 +323,7 @@ def test_a_configuration_of_before(whole: Path, tmp_path: Path):
         ({"config": {"augmentation": {"crop": -1}}}, "augmentation: crop must be"),
         ({"config": {"augmentation": {"swirl": 1}}}, r"another version of ssdlib: it has augmentation\.'swirl'"),
         ({"classes": "abcdef"}, "classes must be a list of names, got 'abcdef'"),
-        ({"classes": ["cat", "cat"]}, "classes holds 'cat' twice"),
+        ({"classes": ["cat", "cat"]}, "classes: the name 'cat' is there twice"),
         ({"images": 0}, "images must be a whole number above 0, got 0"),
         ({"fingerprint": 7}, "fingerprint must be a text"),
         ({"data": []}, "data must be a list of folders"),

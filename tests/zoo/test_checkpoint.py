@@ -190,14 +190,17 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "classes in one text": ({"classes": "abc"}, "classes must be a list of names, got 'abc'"),
     "no classes": ({"classes": []}, r"classes must be a list of names, got \[\]"),
     "classes by number": ({"classes": {"1": "cat"}}, "classes must be a list"),
-    "a class that is a number": ({"classes": ["a", "b", 3]}, "classes holds 3, which is no name"),
-    "an empty class": ({"classes": ["a", "b", ""]}, "classes holds '', which is no name"),
-    "a blank class": ({"classes": ["a", "b", " \u3000"]}, r"classes holds ' \\u3000', which is no name"),
-    "a class twice": ({"classes": ["a", "b", "a"]}, "classes holds 'a' twice"),
-    "a class that colours the terminal": ({"classes": ["a", "b", "\x1b[31mc"]}, r"classes holds '\\x1b\[31mc', with"),
-    "a class of two lines": ({"classes": ["a", "b", "c\nerror"]}, r"classes holds 'c\\nerror', with"),
-    "a class that turns the line": ({"classes": ["a", "b", "\u202ec"]}, r"classes holds '\\u202ec', with"),
-    "half a character": ({"classes": ["a", "b", "\ud800"]}, r"classes holds '\\ud800', with"),
+    "a class that is a number": ({"classes": ["a", "b", 3]}, "classes: the name must be a text, got 3"),
+    "an empty class": ({"classes": ["a", "b", ""]}, "classes: the name '' is empty"),
+    "a blank class": ({"classes": ["a", "b", " \u3000"]}, r"classes: the name ' \\u3000' is empty"),
+    "a class twice": ({"classes": ["a", "b", "a"]}, "classes: the name 'a' is there twice"),
+    "a class that colours the terminal": (
+        {"classes": ["a", "b", "\x1b[31mc"]},
+        r"classes: the name '\\x1b\[31mc' has a control",
+    ),
+    "a class of two lines": ({"classes": ["a", "b", "c\nerror"]}, r"classes: the name 'c\\nerror' has a control"),
+    "a class that turns the line": ({"classes": ["a", "b", "\u202ec"]}, r"classes: the name '\\u202ec' has a control"),
+    "half a character": ({"classes": ["a", "b", "\ud800"]}, r"classes: the name '\\ud800' has a control"),
     "classes too many": ({"classes": list("abcdef")}, "does not fit ssd_tiny: class_head.* has the shape"),
     "very many classes": ({"classes": [str(i) for i in range(50_000)]}, "does not fit ssd_tiny: class_head"),
     "a deviation of 0": ({"std": [0, 1, 1]}, r"std must be three numbers from 0\.0001 to 1000, got \[0, 1, 1\]"),
@@ -294,7 +297,7 @@ def test_numbers_of_another_type(path: Path):
 
 @pytest.mark.parametrize("classes", [["a", "a"], ["", "b"], ["a\x07", "b"]])
 def test_names_that_could_not_be_read_again_are_not_written(classes: list[str], tmp_path: Path):
-    with pytest.raises(ValueError, match=r"this model cannot be written to .*m\.safetensors: classes holds"):
+    with pytest.raises(ValueError, match=r"this model cannot be written to .*m\.safetensors: classes: the name"):
         save_model(build_model("ssd_tiny", classes), tmp_path / "m.safetensors")
 
 
