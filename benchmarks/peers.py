@@ -38,6 +38,9 @@ from ssdlib.zoo import from_torchvision
 Target = dict[str, Tensor]
 RECIPES = {"SSD300": SSD300_COCO, "SSD512": SSD512_VOC}
 
+WORDS = {"ssd300_vgg16": "SSD300", "ssdlite320_mobilenet_v3_large": "SSDLite"}
+"""What the tables call torchvision's detectors."""
+
 
 @cache
 def detector(classes: int, name: str = "ssd300_vgg16") -> nn.Module:
@@ -147,10 +150,10 @@ def trained_like(images: int, classes: int, priors: Tensor) -> tuple[Tensor, Ten
 class Trainers:
     """A network of ours and torchvision's with the same weights, each with its optimizer, on the same batch."""
 
-    def __init__(self, images: int, classes: int = 21, bfloat16: bool = False) -> None:
+    def __init__(self, images: int, classes: int = 21, bfloat16: bool = False, name: str = "ssd300_vgg16") -> None:
         torch.manual_seed(0)
         self.theirs = torchvision.models.get_model(
-            "ssd300_vgg16", weights=None, weights_backbone=None, num_classes=classes
+            name, weights=None, weights_backbone=None, num_classes=classes
         ).train()
         self.ours = from_torchvision(self.theirs).train().to(memory_format=torch.channels_last)
         # A rate at which random weights do not explode: there, rounding would decide about the second step.
@@ -166,8 +169,9 @@ class Trainers:
         rate = self.config.learning_rate
         self.their_optimizer = torch.optim.SGD(groups, lr=rate, momentum=self.config.momentum, weight_decay=5e-4)
         self.targets = scene(images, 6, classes, self.ours.priors, seed=5)
-        self.in_pixels = [{**each, "boxes": each["boxes"] * 300} for each in self.targets]
-        self.images = torch.rand(images, 3, 300, 300, generator=torch.Generator().manual_seed(6))
+        size = self.ours.recipe.image_size
+        self.in_pixels = [{**each, "boxes": each["boxes"] * size} for each in self.targets]
+        self.images = torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(6))
 
     def our_step(self) -> list[float]:
         images = self.images.to(memory_format=torch.channels_last)
@@ -182,9 +186,9 @@ class Trainers:
         return [losses["bbox_regression"].item(), losses["classification"].item()]
 
 
-def training(bfloat16: bool, images: int = 4) -> Pair:
+def training(bfloat16: bool, images: int = 4, name: str = "ssd300_vgg16") -> Pair:
     """One step: forward, loss, backward, SGD. Theirs always in float32, as torchvision's detectors are trained."""
-    trainers = Trainers(images, bfloat16=bfloat16)
+    trainers = Trainers(images, bfloat16=bfloat16, name=name)
     tolerance = 3e-2 if bfloat16 else 1e-3
 
     def same(ours: list[float], theirs: list[float]) -> str:
@@ -196,14 +200,16 @@ def training(bfloat16: bool, images: int = 4) -> Pair:
 
     kind = "bfloat16, channels_last" if bfloat16 else "float32"
     target = 0.45 if bfloat16 else 0.85
-    return Pair(f"SSD300 training step, batch {images}, {kind}", trainers.our_step, trainers.their_step, same, target)
+    work = f"{WORDS[name]} training step, batch {images}, {kind}"
+    return Pair(work, trainers.our_step, trainers.their_step, same, target)
 
 
-def inference(bfloat16: bool, images: int, classes: int = 21) -> Pair:
+def inference(bfloat16: bool, images: int, classes: int = 21, name: str = "ssd300_vgg16") -> Pair:
     """Network and detection. Theirs always in float32."""
-    theirs = detector(classes).eval()
+    theirs = detector(classes, name).eval()
     ours = from_torchvision(theirs).to(memory_format=torch.channels_last)
-    batch = torch.rand(images, 3, 300, 300, generator=torch.Generator().manual_seed(7))
+    size = ours.recipe.image_size
+    batch = torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(7))
     exact = from_torchvision(theirs)
     for module in ours.modules():
         if bfloat16 and isinstance(module, nn.Conv2d):
@@ -218,7 +224,7 @@ def inference(bfloat16: bool, images: int, classes: int = 21) -> Pair:
     def same(found: Any, expected: Any) -> str:
         if not bfloat16:
             # Of 174,640 scores many are equal within rounding, and then another box of a cluster may stay.
-            return same_detections(found, expected, 300, differing_share=0.05)
+            return same_detections(found, expected, size, differing_share=0.05)
         with torch.inference_mode():
             expected = torch.cat([p.flatten() for p in exact(batch)])
             with torch.autocast("cpu", torch.bfloat16):
@@ -228,8 +234,8 @@ def inference(bfloat16: bool, images: int, classes: int = 21) -> Pair:
         return f"predictions within {error:.2%} of those in float32 (root mean square)"
 
     kind, target = ("bfloat16", 0.45) if bfloat16 else ("float32", 0.85)
-    name = f"SSD300 inference, batch {images}, {kind}"
-    return Pair(name, our_detections, torch.inference_mode()(lambda: theirs(list(batch))), same, target)
+    work = f"{WORDS[name]} inference, batch {images}, {kind}"
+    return Pair(work, our_detections, torch.inference_mode()(lambda: theirs(list(batch))), same, target)
 
 
 def reference_augmentation(size: int = 300) -> v2.Transform:

@@ -23,23 +23,30 @@ import typer
 from record import RESULTS, circumstances, write_record
 from timing import Pair, Row, as_record, compare, table
 
+from ssdlib.engine.run import has_bfloat16
+
 
 def works(folder: Path, small: bool) -> dict[str, Callable[[], Pair]]:
     """What is measured, by name; `small` for a test of the script, whose figures mean nothing."""
     n = 1 if small else 8
+    name = "ssdlite320_mobilenet_v3_large" if small else "ssd300_vgg16"
+    # Where bfloat16 is only imitated it takes ten times as long, and a test learns nothing from that.
+    half = not small or has_bfloat16(torch.device("cpu"))
     rows: dict[str, Callable[[], Pair]] = {
         "matching + loss": lambda: peers.loss(2 if small else 32),
         "detection, trained": lambda: peers.detection(True, n),
         "detection, untrained": lambda: peers.detection(False, n),
         "pipeline": lambda: peers.pipeline(folder, 2 if small else 24),
         "mAP": lambda: peers.mean_average_precision(8 if small else 500),
-        "training, float32": lambda: peers.training(False, 1 if small else 4),
-        "training, bfloat16": lambda: peers.training(True, 1 if small else 4),
+        "training, float32": lambda: peers.training(False, 2 if small else 4, name),
+        "training, bfloat16": lambda: peers.training(half, 2 if small else 4, name),
     }
     for batch in (1, n):
         for bfloat16 in (False, True):
             kind = "bfloat16" if bfloat16 else "float32"
-            rows[f"inference, batch {batch}, {kind}"] = lambda b=batch, half=bfloat16: peers.inference(half, b)
+            rows[f"inference, batch {batch}, {kind}"] = lambda b=batch, h=bfloat16: peers.inference(
+                h and half, b, name=name
+            )
     return rows
 
 

@@ -84,7 +84,6 @@ def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert row["work"] in capsys.readouterr().out or row["same"]
 
 
-@pytest.mark.slow
 def test_speed_of_the_network(tmp_path: Path):
     speed = importlib.import_module("speed")
     only = ["training, bfloat16", "inference, batch 1, float32"]
