@@ -79,8 +79,8 @@ class Hyperparameters:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be above 0, or none, got {self.max_grad_norm}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be at least 0 and below 2**64, got {self.seed}")
 
 
 def learning_rate_factor(step: int, config: Hyperparameters) -> float:

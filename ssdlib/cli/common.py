@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,16 +14,17 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from ssdlib.cli.outputs import some_path
 from ssdlib.data import DataWarning
 from ssdlib.model import SSD
 from ssdlib.zoo import from_torchvision
 from ssdlib.zoo.checkpoint import load_model
 
-RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint (.safetensors).")]
 ModelArgument = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
+        parser=some_path,
         help="Folder of a run, a checkpoint (.safetensors), or torchvision:ssd300_vgg16 for COCO's classes.",
     ),
 ]
@@ -52,9 +54,8 @@ def clear_errors() -> Iterator[None]:
 
             def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
                 if issubclass(category, DataWarning):
-                    typer.secho(
-                        f"warning: {str(message).split(';')[0]}; `ssd data check` lists them", fg="yellow", err=True
-                    )
+                    text = printable(str(message).split(";")[0])
+                    typer.secho(f"warning: {text}; `ssd data check` lists them", fg="yellow", err=True)
                 else:
                     usual(message, category, *where, **more)
 
@@ -63,8 +64,22 @@ def clear_errors() -> Iterator[None]:
     except BrokenPipeError:
         raise  # whoever reads the output, such as `head`, has enough: typer ends the program quietly
     except (OSError, ValueError, FloatingPointError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {plain(error)}", fg="red", err=True)
         raise typer.Exit(2) from None
+
+
+def plain(error: Exception) -> str:
+    """What an error says, without the stack trace that a process which loads images puts before it."""
+    text = str(error)
+    if "in DataLoader worker process" in text:
+        *_, last = re.finditer(r"^[\w.]+(?:: |$)", text, re.MULTILINE)  # the last line that begins with an error's name
+        text = text[last.end() :].rstrip() or last[0]
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text with control characters as Python writes them: from a name in a file they could steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def torch_device(name: str) -> torch.device:
@@ -75,7 +90,7 @@ def torch_device(name: str) -> torch.device:
         name = f"cuda:{os.environ['LOCAL_RANK']}"  # torchrun: each process of a machine has a GPU of its own
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)  # a name can be right and the device not there
+        torch.zeros(1, device=device).item()  # a name can be right and the device not there, or compute nothing: meta
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"no device {name!r}: {str(error).splitlines()[0]}") from None
     return device
@@ -91,10 +106,16 @@ def checkpoint_of(run: Path) -> Path:
     return run / "model.safetensors" if run.is_dir() else run
 
 
+def torchvision_name(run: Path) -> str | None:
+    """The name of torchvision's detector in "torchvision:NAME"; None for a run or a checkpoint."""
+    kind, colon, name = str(run).partition(":")
+    return name if kind == "torchvision" and colon else None
+
+
 def model_of(run: Path, device: torch.device) -> SSD:
     """The detector of a run, of a checkpoint, or, for "torchvision:NAME", torchvision's with its weights for COCO."""
-    kind, colon, name = str(run).partition(":")
-    model = from_torchvision(name) if kind == "torchvision" and colon else load_model(checkpoint_of(run))
+    name = torchvision_name(run)
+    model = load_model(checkpoint_of(run)) if name is None else from_torchvision(name)
     return model.to(device)
 
 

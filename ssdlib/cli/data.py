@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ssdlib.cli.common import clear_errors, example
+from ssdlib.cli.common import clear_errors, example, printable
+from ssdlib.cli.outputs import some_path
 from ssdlib.data import check_dataset, make_toy_voc
 from ssdlib.data.download import VOC_ARCHIVES, download_voc
 
@@ -19,7 +20,9 @@ Part = Enum("Part", {name: name for name in VOC_ARCHIVES}, type=str)  # type: ig
 
 @app.command(epilog=example("ssd data toy data/toy", "ssd data toy data/other --train 500 --seed 1"))
 def toy(
-    root: Annotated[Path, typer.Argument(help="Folder to make; it must not hold anything else.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder to make; it must not hold anything else.", metavar="ROOT", parser=some_path)
+    ],
     train: Annotated[int, typer.Option(min=0, help="Training images.")] = 2500,
     val: Annotated[int, typer.Option(min=0, help="Validation images.")] = 100,
     test: Annotated[int, typer.Option(min=0, help="Test images.")] = 300,
@@ -33,7 +36,9 @@ def toy(
 
 @app.command(epilog=example("ssd data voc --root data", "ssd data voc --root data --part 2007-test"))
 def voc(
-    root: Annotated[Path, typer.Option(help="Folder for the folders VOC2007 and VOC2012.")],
+    root: Annotated[
+        Path, typer.Option(help="Folder for the folders VOC2007 and VOC2012.", metavar="PATH", parser=some_path)
+    ],
     part: Annotated[list[Part] | None, typer.Option(help="Only this part; can be given more than once.")] = None,
     url: Annotated[str | None, typer.Option(help="Folder of a mirror that has the archives.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the archives in ROOT/downloads when unpacked.")] = False,
@@ -50,13 +55,17 @@ def voc(
 
 
 @app.command(epilog=example("ssd data check data/toy"))
-def check(root: Annotated[Path, typer.Argument(help="Folder in the VOC or the COCO layout.")]) -> None:
+def check(
+    root: Annotated[
+        Path, typer.Argument(help="Folder in the VOC or the COCO layout.", metavar="ROOT", parser=some_path)
+    ],
+) -> None:
     """Read every annotation and every image; report sizes, classes and all that is wrong.
 
     The exit status is 1 when an object was refused, or a file is missing or unreadable.
     """
     with clear_errors():
         report = check_dataset(root)
-    typer.echo(report.text())
+    typer.echo(printable(report.text()))
     if not report.ok:
         raise typer.Exit(1)

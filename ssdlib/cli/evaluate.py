@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import date
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
 import torchvision
 import typer
+from matplotlib.backend_bases import FigureCanvasBase
 
 import ssdlib
 from ssdlib import plotting
@@ -24,6 +26,7 @@ from ssdlib.cli.common import (
     DeviceOption,
     ModelArgument,
     WorkersOption,
+    checkpoint_of,
     clear_errors,
     data_of,
     example,
@@ -31,17 +34,18 @@ from ssdlib.cli.common import (
     torch_device,
     worker_count,
 )
+from ssdlib.cli.outputs import require_ending, require_outside, require_writable, some_path
 from ssdlib.data import open_dataset
 from ssdlib.data.files import replaced, write_text
+from ssdlib.data.records import RecordDataset
 from ssdlib.engine import detect_dataset
 from ssdlib.engine.processes import process_group, rank
-from ssdlib.metrics import APRule, Images, evaluate, evaluate_coco
+from ssdlib.metrics import APRule, Evaluation, Images, evaluate, evaluate_coco
 from ssdlib.model import SSD
 
 app = typer.Typer()
 
 APRuleOption = Enum("APRuleOption", {"area": "area", "11point": "11point", "coco": "coco"}, type=str)
-_COCO_THRESHOLDS = "0.5:0.95"
 
 
 @app.command(
@@ -56,7 +60,11 @@ def evaluate_command(
     run: ModelArgument,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder with images and annotations; several are taken as one. By default that of the run."),
+        typer.Option(
+            help="Folder with images and annotations; several are taken as one. By default that of the run.",
+            metavar="PATH",
+            parser=some_path,
+        ),
     ] = None,
     image_set: Annotated[str, typer.Option(help="Name of the image set.")] = "test",
     ap: Annotated[
@@ -71,8 +79,14 @@ def evaluate_command(
     max_overlap: Annotated[float, typer.Option(min=0, max=1, help="Of two detections of a class (NMS).")] = 0.45,
     top_k: Annotated[int, typer.Option(min=1, help="Most detections of an image.")] = 200,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file too.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw the precision-recall curves to this file.")] = None,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write the figures to this file too.", metavar="PATH", parser=some_path),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw the precision-recall curves to this file.", metavar="PATH", parser=some_path),
+    ] = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -82,96 +96,194 @@ def evaluate_command(
     reading, network and NMS together. Under torchrun the processes share the images.
     """
     with clear_errors(), process_group(torch_device(device)) as own_device:
-        coco = ap.value == "coco"
-        if coco and (iou != 0.5 or inclusive):
-            raise ValueError("--ap coco has its own rules for boxes and overlaps: leave out --iou and --inclusive")
-        if coco and importlib.util.find_spec("pycocotools") is None:
-            raise ValueError("COCO's figures need pycocotools: pip install pycocotools")
-        model = model_of(run, own_device)
-        folders = data or data_of(run)
-        dataset = open_dataset(folders, image_set, model.classes)
-        options: dict[str, Any] = {"min_score": min_score, "max_overlap": max_overlap, "top_k": top_k}
-        started = time.perf_counter()
-        detections, targets = detect_dataset(
-            model, dataset, batch_size=batch_size, workers=worker_count(workers, device), **options
+        asked = Asked(
+            run=run,
+            folders=data or data_of(run),
+            image_set=image_set,
+            ap=ap.value,
+            iou=iou,
+            inclusive=inclusive,
+            detection={"min_score": min_score, "max_overlap": max_overlap, "top_k": top_k},
+            json_file=json_file,
+            plot=plot,
         )
-        seconds = time.perf_counter() - started
-        if rank() > 0:
-            return
-        counts, difficult = _objects(targets, model)
-        figures: dict[str, Any] = {}
-        rule: APRule = "11point" if ap.value == "11point" else "area"
-        curves = evaluate(detections, targets, model.num_classes, iou, rule, inclusive)
-        mean, per_class = curves.mean, curves.per_class
-        if coco:
-            result = evaluate_coco(detections, targets, model.num_classes)
-            figures, per_class = {"coco": result.figures}, result.per_class
-            mean = result.figures["AP"]
-        thresholds = _COCO_THRESHOLDS if coco else f"{iou:g}"
-        named = {model.classes[label - 1]: value for label, value in per_class.items()}
-        typer.echo(_table(named, mean, counts, f"(IoU {thresholds}, {ap.value}, {len(dataset)} images)"))
-        if coco:
-            typer.echo("  ".join(f"{name} {value:.3f}" for name, value in figures["coco"].items()))
-        typer.echo(f"{len(dataset)} images in {seconds:.1f} s: {len(dataset) / seconds:.1f} images/s")
-        if json_file is not None:
-            record = {
-                "mAP": mean,
-                "AP": named,
-                **figures,
-                "iou_threshold": _COCO_THRESHOLDS if coco else iou,
-                "ap": ap.value,
-                "inclusive": inclusive,
-                "image_set": image_set,
-                "images": len(dataset),
-                "objects": counts,
-                "difficult": difficult,
-                "detection": options,
-                "model": {
-                    "file": str(run),
-                    "architecture": model.architecture,
-                    "recipe": model.recipe.name,
-                    "classes": list(model.classes),
-                },
-                "data": [str(folder) for folder in folders],
-                "speed": {
-                    "seconds": round(seconds, 3),
-                    "images_per_second": round(len(dataset) / seconds, 2),
-                    "device": _device_name(own_device),
-                },
-                "date": date.today().isoformat(),
-                "versions": {
-                    "python": platform.python_version(),
-                    "ssdlib": ssdlib.__version__,
-                    "torch": torch.__version__,
-                    "torchvision": torchvision.__version__,
-                },
-            }
-            write_text(json_file, json.dumps(_without_nan(record), indent=2, allow_nan=False) + "\n")
-        if plot is not None:
-            plotting.use_book_style()
-            figure = plt.figure(figsize=(5.2, 4.0))
-            plotting.plot_precision_recall(curves, model.classes, figure.add_subplot())
-            with replaced(plot) as aside:
-                figure.savefig(aside)
-            plt.close(figure)
+        validate(asked)
+        model = model_of(run, own_device)
+        dataset = open_dataset(asked.folders, image_set, model.classes)
+        require_inputs_kept(asked, dataset)
+        measured = measure(asked, model, dataset, batch_size, worker_count(workers, device))
+        if rank() == 0:
+            show(asked, measured, model)
+            if json_file is not None:
+                write_text(json_file, json.dumps(record(asked, measured, model), indent=2, allow_nan=False) + "\n")
+            if plot is not None:
+                draw(plot, measured, model)
 
 
-def _objects(targets: Images, model: SSD) -> tuple[dict[str, int], int]:
+class Asked(NamedTuple):
+    """What is to be measured, how, and where the results go."""
+
+    run: Path
+    folders: Sequence[Path]
+    image_set: str
+    ap: str  # "area", "11point" or "coco"
+    iou: float
+    inclusive: bool
+    detection: dict[str, Any]  # options of `ssdlib.detection.detect`
+    json_file: Path | None
+    plot: Path | None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files that are written."""
+        return [path for path in (self.json_file, self.plot) if path is not None]
+
+    @property
+    def thresholds(self) -> str | float:
+        """The overlaps at which an object counts as found."""
+        return "0.5:0.95" if self.ap == "coco" else self.iou
+
+
+class Measured(NamedTuple):
+    """The figures of a detector on an image set."""
+
+    mean: float  # mAP
+    per_class: dict[str, float]  # AP
+    coco: dict[str, float] | None  # COCO's figures, where they were asked for
+    curves: Evaluation
+    objects: dict[str, int]  # of each class, those that count
+    difficult: int
+    images: int
+    seconds: float  # of reading, network and NMS
+
+
+class Objects(NamedTuple):
     """How many objects of each class count, and how many are difficult and do not."""
-    counts = dict.fromkeys(model.classes, 0)
+
+    counts: dict[str, int]
+    difficult: int
+
+
+def validate(asked: Asked) -> None:
+    """Refuse what could only fail when all is measured.
+
+    Raises:
+        ValueError: options do not fit each other or are out of range, or a file cannot be written as it is named.
+        OSError: a file cannot be written.
+    """
+    if asked.ap == "coco":
+        if asked.iou != 0.5 or asked.inclusive:
+            raise ValueError("--ap coco has its own rules for boxes and overlaps: leave out --iou and --inclusive")
+        if importlib.util.find_spec("pycocotools") is None:
+            raise ValueError("COCO's figures need pycocotools: pip install pycocotools")
+    if not 0 < asked.iou <= 1:
+        raise ValueError(f"--iou must be above 0 and at most 1, got {asked.iou:g}")
+    if asked.plot is not None:
+        require_ending(asked.plot, [f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes()])
+    for output in asked.outputs:
+        require_writable(output, [checkpoint_of(asked.run)])
+        require_outside(output, asked.folders)
+    if len({os.path.realpath(output) for output in asked.outputs}) < len(asked.outputs):
+        raise ValueError(f"--json and --plot are the same file, {asked.plot}")
+
+
+def require_inputs_kept(asked: Asked, dataset: RecordDataset) -> None:
+    """Refuse outputs that would replace an image of the data set. Raises ValueError."""
+    for output in asked.outputs:
+        require_writable(output, map(dataset.image_path, range(len(dataset))))
+
+
+def measure(asked: Asked, model: SSD, dataset: RecordDataset, batch_size: int, workers: int) -> Measured:
+    """Detect objects in all images, and compare with those that are there."""
+    started = time.perf_counter()
+    found, targets = detect_dataset(model, dataset, batch_size=batch_size, workers=workers, **asked.detection)
+    seconds = time.perf_counter() - started
+    rule: APRule = "11point" if asked.ap == "11point" else "area"
+    curves = evaluate(found, targets, model.num_classes, asked.iou, rule, asked.inclusive)
+    mean, per_class, figures = curves.mean, curves.per_class, None
+    if asked.ap == "coco":
+        coco = evaluate_coco(found, targets, model.num_classes)
+        mean, per_class, figures = coco.figures["AP"], coco.per_class, coco.figures
+    named = {model.classes[label - 1]: value for label, value in per_class.items()}
+    return Measured(mean, named, figures, curves, *count_objects(targets, model.classes), len(dataset), seconds)
+
+
+def show(asked: Asked, measured: Measured, model: SSD) -> None:
+    """Print the figures."""
+    thresholds = asked.thresholds if isinstance(asked.thresholds, str) else f"{asked.thresholds:g}"
+    typer.echo(_table(measured, f"(IoU {thresholds}, {asked.ap}, {measured.images} images)"))
+    if measured.coco is not None:
+        typer.echo("  ".join(f"{name} {value:.3f}" for name, value in measured.coco.items()))
+    rate = measured.images / measured.seconds
+    typer.echo(f"{measured.images} images in {measured.seconds:.1f} s: {rate:.1f} images/s")
+
+
+def record(asked: Asked, measured: Measured, model: SSD) -> dict[str, Any]:
+    """The figures, with all that they depend on, as JSON has it: what could not be measured is null."""
+    entries = {
+        "mAP": measured.mean,
+        "AP": measured.per_class,
+        **({} if measured.coco is None else {"coco": measured.coco}),
+        "iou_threshold": asked.thresholds,
+        "ap": asked.ap,
+        "inclusive": asked.inclusive,
+        "image_set": asked.image_set,
+        "images": measured.images,
+        "objects": measured.objects,
+        "difficult": measured.difficult,
+        "detection": asked.detection,
+        "model": {
+            "file": str(asked.run),
+            "architecture": model.architecture,
+            "recipe": model.recipe.name,
+            "classes": list(model.classes),
+        },
+        "data": [str(folder) for folder in asked.folders],
+        "speed": {
+            "seconds": round(measured.seconds, 3),
+            "images_per_second": round(measured.images / measured.seconds, 2),
+            "device": _device_name(model.priors.device),
+        },
+        "date": date.today().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            "ssdlib": ssdlib.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    }
+    without_nan: dict[str, Any] = _without_nan(entries)
+    return without_nan
+
+
+def draw(path: Path, measured: Measured, model: SSD) -> None:
+    """Draw the precision-recall curves to a file."""
+    plotting.use_book_style()
+    figure = plt.figure(figsize=(5.2, 4.0))
+    try:
+        plotting.plot_precision_recall(measured.curves, model.classes, figure.add_subplot())
+        with replaced(path) as aside:
+            figure.savefig(aside)
+    finally:
+        plt.close(figure)
+
+
+def count_objects(targets: Images, classes: Sequence[str]) -> Objects:
+    """Count the objects of an image set."""
+    counts = dict.fromkeys(classes, 0)
     difficult = 0
     for target in targets:
         for label, hard in zip(target["labels"].tolist(), target["difficult"].tolist(), strict=True):
-            counts[model.classes[label - 1]] += not hard
+            counts[classes[label - 1]] += not hard
             difficult += hard
-    return {name: count for name, count in counts.items() if count}, difficult
+    return Objects({name: count for name, count in counts.items() if count}, difficult)
 
 
-def _table(per_class: Mapping[str, float], mean: float, counts: Mapping[str, int], how: str) -> str:
-    width = max(5, *(len(name) for name in per_class), 0)
+def _table(measured: Measured, how: str) -> str:
+    width = max(5, *(len(name) for name in measured.per_class), 0)
     rows = [f"{'class':<{width}}  objects     AP"]
-    rows += [f"{name:<{width}}  {counts[name]:7d}  {value:.3f}" for name, value in per_class.items()]
-    return "\n".join([*rows, f"{'mAP':<{width}}  {sum(counts.values()):7d}  {mean:.3f}   {how}"])
+    rows += [f"{name:<{width}}  {measured.objects[name]:7d}  {ap:.3f}" for name, ap in measured.per_class.items()]
+    return "\n".join([*rows, f"{'mAP':<{width}}  {sum(measured.objects.values()):7d}  {measured.mean:.3f}   {how}"])
 
 
 def _without_nan(value: Any) -> Any:

@@ -21,6 +21,7 @@ from ssdlib.cli.common import (
     torch_device,
     worker_count,
 )
+from ssdlib.cli.outputs import some_path
 from ssdlib.data import open_dataset
 from ssdlib.engine import detect_dataset, processes, run_folder, train
 from ssdlib.engine.config import TrainConfig, with_settings
@@ -57,10 +58,19 @@ def list_presets(wanted: bool) -> None:
     ),
 )
 def train_command(
-    out: Annotated[Path, typer.Option(help="Folder for the run; it must not hold one already, unless --resume.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the run; it must not hold one already, unless --resume.", metavar="PATH", parser=some_path
+        ),
+    ],
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Folder with images and annotations (VOC or COCO); several are taken as one."),
+        typer.Option(
+            help="Folder with images and annotations (VOC or COCO); several are taken as one.",
+            metavar="PATH",
+            parser=some_path,
+        ),
     ] = None,
     preset: Annotated[Preset | None, typer.Option(help="Configuration to start from; by default tiny.")] = None,
     _list: Annotated[
@@ -85,7 +95,11 @@ def train_command(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Start from this file of a classifier's weights, instead of those torchvision downloads."),
+        typer.Option(
+            help="Start from this file of a classifier's weights, instead of those torchvision downloads.",
+            metavar="PATH",
+            parser=some_path,
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -144,6 +158,9 @@ def train_command(
             "tensorboard": notes.get("tensorboard", False) if tensorboard is None else tensorboard,
         }
         dataset = open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache)
+        if not any(len(dataset.target(index)["labels"]) for index in range(len(dataset))):
+            where = ", ".join(folders)
+            raise ValueError(f"no object is annotated in the set {notes['image_set']!r} of {where}: nothing to learn")
         validation = open_dataset(folders, notes["val_set"], dataset.classes) if notes["val_set"] else None
         count = worker_count(workers, device)
         if processes.rank() == 0:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
+from ssdlib.data.files import space_for
 from ssdlib.engine import processes, run_folder
 from ssdlib.engine.compiling import compiled
 from ssdlib.engine.config import TrainConfig
@@ -158,7 +159,8 @@ def train(
                         line |= after_epoch(average, line)
                     line["seconds"] = round(so_far.seconds, 2)
                     if writes:
-                        run_folder.add_to_log(out, line)
+                        with space_for(out / run_folder.LOG):
+                            run_folder.add_to_log(out, line)
                     epoch += 1
                     so_far.begin_epoch(time.monotonic() - started)
                 if writes and (saves or stop):

@@ -5,6 +5,8 @@ Nothing is pickled: a checkpoint of a stranger can be opened, and one of ours ou
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -195,7 +197,7 @@ def export_model(model: SSD, path: str | Path) -> Path:
     fractions of the image, and scores (N, P, C) after the softmax, class 0 being background: what NMS needs.
 
     Args:
-        model: any SSD; it is exported in evaluation mode.
+        model: any SSD, on any device; it is left as it is, and exported in evaluation mode, for the CPU.
         path: where to write, by custom with the ending .pt2.
 
     Returns:
@@ -205,10 +207,14 @@ def export_model(model: SSD, path: str | Path) -> Path:
     size = model.recipe.image_size
     batch = torch.export.Dim("batch")
     program = torch.export.export(
-        _Program(model).eval(), (torch.zeros(2, 3, size, size),), dynamic_shapes={"images": {0: batch}}
+        _Program(copy.deepcopy(model)).cpu().eval(),
+        (torch.zeros(2, 3, size, size),),
+        dynamic_shapes={"images": {0: batch}},
     )
+    file = io.BytesIO()  # not the file itself: where the disk is full, PyTorch's writer ends the whole process
+    torch.export.save(program, file)
     with replaced(path) as aside:
-        torch.export.save(program, aside)
+        aside.write_bytes(file.getbuffer())
     return path
 
 

@@ -186,8 +186,6 @@ def test_a_bare_checkpoint_must_be_told_its_data(run: Path, toy: Path, tmp_path:
 def test_files_that_cannot_be_read_or_written(run: Path, toy: Path, tmp_path: Path):
     text = tmp_path / "text.jpg"
     text.write_text("no image")
-    assert "text.jpg" in refused("detect", run, text, "--device", "cpu")
-    assert "nowhere.jpg" in refused("detect", run, tmp_path / "nowhere.jpg", "--device", "cpu")
     evaluate = ("evaluate", run, "--workers", 0, "--device", "cpu")
     assert "text.jpg" in refused(*evaluate, "--json", text / "below_a_file.json")
     assert "not supported" in refused(*evaluate, "--plot", tmp_path / "curves.nonsense")

@@ -172,7 +172,7 @@ def test_only_rank_0_prints_and_writes(demo: Path, tmp_path: Path, monkeypatch: 
 
 def test_wrong_options(demo: Path, monkeypatch: pytest.MonkeyPatch):
     evaluate_demo = ("evaluate", demo, "--data", sample_root(), *CPU)
-    assert "iou_threshold is 1.5" in refused(*evaluate_demo, "--iou", 1.5)
+    assert "--iou must be above 0 and at most 1, got 1.5" in refused(*evaluate_demo, "--iou", 1.5)
     assert "leave out --iou" in refused(*evaluate_demo, "--ap", "coco", "--iou", 0.7)
     assert "leave out --iou" in refused(*evaluate_demo, "--ap", "coco", "--inclusive")
     assert "12point" in refused(*evaluate_demo, "--ap", "12point")
@@ -248,6 +248,10 @@ def test_torchvision_detectors_by_name(made_up_weights: list[str], tmp_path: Pat
     result = call("evaluate", name, "--data", root, *CPU)
     assert result.exit_code == 0, result.output
     assert re.search(r"^cat +1 +\d\.\d{3}$", result.output, re.M)
+    result = call("export", name, "--out", tmp_path / "lite.pt2")
+    assert result.exit_code == 0, result.output
+    _, scores = torch.export.load(tmp_path / "lite.pt2").module()(torch.rand(1, 3, 320, 320))
+    assert scores.shape == (1, 3234, 91)
 
 
 def test_torchvision_detectors_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -359,6 +359,24 @@ def test_the_demo_model_detects():
     assert evaluate(detections, targets, model.num_classes).mean > 0.8
 
 
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def test_exporting_leaves_the_model_as_it_is(tmp_path: Path, device: str):
+    model = demo_model().train().to(device)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    path = export_model(model, tmp_path / "toy.pt2")
+    assert all(module.training for module in model.modules())
+    for name, value in model.state_dict().items():
+        assert value.device.type == device
+        assert torch.equal(value, before[name])
+    images = torch.rand(2, 3, 256, 256)
+    boxes, _ = torch.export.load(path).module()(images)  # on the CPU, in evaluation mode
+    with torch.no_grad():
+        offsets, _ = demo_model()(images)
+    torch.testing.assert_close(boxes, cxcywh_to_xyxy(decode(offsets, demo_model().priors)), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3"])
 def test_an_exported_program_computes_the_same(tmp_path: Path, architecture: str):
     model = demo_model() if architecture == "ssd_tiny" else build_model(architecture, CLASSES).eval()
