@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
@@ -214,36 +215,60 @@ def upright_rgb(image: Any) -> Tensor:
     """The pixels of an image as programs show it: uint8 (3, H, W), RGB.
 
     Args:
-        image: a PIL image, which is turned as its EXIF data ask for, and whose 16 bits are cut to the upper 8; or a
-            uint8 tensor (3, H, W), which is taken as it is. `ssdlib.data.load_image` makes the same of a file.
+        image: a PIL image, which is turned as its EXIF data ask for; or a uint8 tensor (3, H, W), which is taken as it
+            is. `ssdlib.data.load_image` makes the same of a file.
+
+    Raises:
+        ValueError: as `to_rgb`.
     """
     if isinstance(image, Tensor):
         return image
     image.load()  # before asking for the orientation: of a TIFF Pillow turns the pixels here itself
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # damaged EXIF data raise errors of many kinds, and do not concern the picture
-        orientation = 1
-    if image.mode.startswith("I"):  # 16-bit gray is "I;16" or "I"
-        tensor = torch.from_numpy((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        tensor = tensor.expand(3, -1, -1)
-    elif image.mode == "P" and "transparency" in image.info:
-        tensor = TF.pil_to_tensor(image.convert("RGBA"))[:3]
-    else:
-        tensor = TF.pil_to_tensor(image.convert("RGB"))
-    return _TURNS.get(orientation, lambda x: x)(tensor).contiguous()
+    orientation = exif_orientation(image)
+    rgb = to_rgb(image)
+    pixels: Tensor = TF.pil_to_tensor(rgb if orientation == 1 else rgb.transpose(EXIF_TURNS[orientation]))
+    return pixels
 
 
-# How an image that the camera stored with this EXIF orientation becomes upright.
-_TURNS: dict[int, Callable[[Tensor], Tensor]] = {
-    2: lambda x: x.flip(2),
-    3: lambda x: x.flip(1, 2),
-    4: lambda x: x.flip(1),
-    5: lambda x: x.transpose(1, 2),
-    6: lambda x: x.rot90(-1, (1, 2)),
-    7: lambda x: x.transpose(1, 2).flip(1, 2),
-    8: lambda x: x.rot90(1, (1, 2)),
+EXIF_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
+"""How an image that was stored with an EXIF orientation becomes upright; with orientation 1 it is."""
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """The orientation, 1 to 8, that the EXIF data of an image state; 1 if there are none or they cannot be read."""
+    # Asking a PNG without EXIF data in its head for them would decode it.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # as many kinds of errors as there are ways to damage these data; the picture is not concerned
+        return 1
+    return int(value) if value in EXIF_TURNS else 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB: transparency is dropped, and 16 bits are cut to the upper 8.
+
+    Raises:
+        ValueError: the pixels are floating point or 32-bit numbers, of which it does not say which are black and white.
+    """
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        kind = "floating point" if image.mode == "F" else "32-bit"
+        raise ValueError(f"its pixels are {kind} numbers, of which it does not say what is white: save it in 8 bits")
+    if image.mode.startswith("I"):  # 16-bit gray, which Pillow opens as "I;16" or "I"
+        gray = np.asarray(image).astype(np.int64) >> 8
+        return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def ssd300_vgg16(

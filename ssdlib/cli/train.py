@@ -158,9 +158,6 @@ def train_command(
             "tensorboard": notes.get("tensorboard", False) if tensorboard is None else tensorboard,
         }
         dataset = open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache)
-        if not any(len(dataset.target(index)["labels"]) for index in range(len(dataset))):
-            where = ", ".join(folders)
-            raise ValueError(f"no object is annotated in the set {notes['image_set']!r} of {where}: nothing to learn")
         validation = open_dataset(folders, notes["val_set"], dataset.classes) if notes["val_set"] else None
         count = worker_count(workers, device)
         if processes.rank() == 0:

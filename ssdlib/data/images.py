@@ -12,18 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_ORIENTATION = 0x0112  # the EXIF tag
+from ssdlib.model import EXIF_TURNS, exif_orientation, to_rgb
+
 _TIFF_SIZE = (0x0100, 0x0101)  # tags of the width and height
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_BACK = {**_TURNS, 6: _TURNS[8], 8: _TURNS[6]}  # the other turns undo themselves
+_BACK = {**EXIF_TURNS, 6: EXIF_TURNS[8], 8: EXIF_TURNS[6]}  # the other turns undo themselves
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 
 
@@ -43,7 +35,7 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
         ValueError: it is not an image; the message names it.
     """
     with _opened(path, "read as an image") as image:
-        orientation = _orientation(image)
+        orientation = exif_orientation(image)
         width, height = image.size
         if image.format == "TIFF":  # of these, newer versions of Pillow give the size after turning
             width, height = (int(image.tag_v2[tag]) for tag in _TIFF_SIZE)  # type: ignore[attr-defined]
@@ -64,12 +56,12 @@ def load_image(path: str | os.PathLike[str], upright: bool = True) -> Tensor:
             which are black and white. The message names the file.
     """
     with _opened(path, "decoded") as image:
-        orientation = _orientation(image)
-        rgb = _to_rgb(image)
+        orientation = exif_orientation(image)
+        rgb = to_rgb(image)
         if image.format == "TIFF":  # Pillow turns these itself
             rgb = rgb.transpose(_BACK[orientation]) if orientation != 1 and not upright else rgb
         elif orientation != 1 and upright:
-            rgb = rgb.transpose(_TURNS[orientation])
+            rgb = rgb.transpose(EXIF_TURNS[orientation])
         # Copied to planes by NumPy: a strided copy of this size is several times slower in torch.
         pixels = np.asarray(rgb).transpose(2, 0, 1).copy()
     return torch.from_numpy(pixels)
@@ -90,26 +82,3 @@ def _opened(path: str | os.PathLike[str], purpose: str) -> Iterator[Image.Image]
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-def _orientation(image: Image.Image) -> int:
-    # Asking a PNG without EXIF data in its head for them would decode it.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # as many kinds of errors as there are ways to damage these data; the picture is not concerned
-        return 1
-    return int(value) if value in _TURNS else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        kind = "floating point" if image.mode == "F" else "32-bit"
-        raise ValueError(f"its pixels are {kind} numbers, of which it does not say what is white: save it in 8 bits")
-    if image.mode.startswith("I"):  # 16-bit gray, which Pillow opens as "I;16" or "I"
-        gray = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(np.clip(gray, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")

@@ -283,7 +283,7 @@ def test_what_a_name_may_not_do_to_the_terminal(run: Path, tmp_path: Path):
 def test_nothing_is_annotated(tmp_path: Path, no_network: None):
     empty = write_voc(tmp_path / "empty", {"trainval": ["a", "b"]}, {})
     message = refused("train", "--data", empty, "--out", tmp_path / "new", *QUICK)
-    assert f"no object is annotated in the set 'trainval' of {empty.resolve()}" in message.replace("\n", "")
+    assert f"{empty.resolve()}: no object is annotated in the set 'trainval'" in message.replace("\n", "")
     half = write_voc(tmp_path / "half", {"trainval": ["a"], "test": ["b"]}, {"b": [CAT]})
     message = refused("train", "--data", half, "--out", tmp_path / "new", *QUICK)
     assert "no object is annotated in the set 'trainval'" in message

@@ -280,6 +280,11 @@ def test_damaged_exif_data_ask_for_nothing() -> None:
     assert upright_rgb(image)[:, 0, 0].tolist() == [9, 8, 7]
 
 
+def test_numbers_without_a_white_are_no_image() -> None:
+    with pytest.raises(ValueError, match="its pixels are floating point numbers"):
+        prepare(Image.new("F", (4, 3)), 16)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("part", ["offset_head", "class_head"])
 def test_predictions_that_are_not_finite_are_refused(part: str, value: float) -> None:
