@@ -1,6 +1,7 @@
 # Two commands on a fresh machine: `make book` and `make test`. Both set up the same virtual environment first.
 #   make PYTHON=python3.12 book     another Python for the environment (when it is made)
-#   make notebooks NB=book/02_boxes.ipynb
+#   make notebooks NB=book/02_boxes.ipynb    NB=stale: those with results that may have changed
+#   make book RUN=all                        run every chapter, not only those that changed
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -29,8 +30,8 @@ $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
 	touch $@
 
-book: $(INSTALLED) ## Run every chapter that changed and build the site
-	$(BIN)/jupyter-book build . -W --keep-going
+book: $(INSTALLED) ## Build the site; chapters that changed are run (RUN=all: every one)
+	BOOK_RUN="$(if $(filter command,$(origin RUN)),$(RUN))" $(BIN)/jupyter-book build . -W --keep-going
 	@echo "Open this page: $(CURDIR)/_build/html/index.html"
 
 # The tests of the pages and widgets take any Chromium that is there; without one they are skipped and say so.
@@ -51,8 +52,11 @@ endif
 pdf: book browser ## Print the book to _build/ssd-from-scratch.pdf
 	$(BIN)/python tools/print_book.py
 
-notebooks: $(INSTALLED) ## Run the notebooks (NB=file for one) and save them clean
-ifneq ($(NB),)
+notebooks: $(INSTALLED) ## Run the notebooks (NB=file for one, NB=stale for those that changed) and save them clean
+ifeq ($(NB),stale)
+	$(BIN)/ruff format --quiet $(NOTEBOOKS)
+	$(BIN)/python tools/notebooks.py run --stale
+else ifneq ($(NB),)
 	$(BIN)/ruff format --quiet $(NB)
 	$(BIN)/python tools/notebooks.py run $(NB)
 endif

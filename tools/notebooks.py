@@ -1,13 +1,15 @@
 """Run the book's notebooks and save them clean, or look whether they are.
 
     python tools/notebooks.py run [FILE ...]       run top to bottom, save with outputs (all of book/ by default)
+    python tools/notebooks.py run --stale          only those with results that may have changed, and say why
     python tools/notebooks.py check [FILE ...]     report whatever is not as `run` leaves it
     python tools/notebooks.py to-md FILE.ipynb     write FILE.md beside it, for editing as text
     python tools/notebooks.py from-md FILE.md      write FILE.ipynb beside it, without outputs; then `run` it
     python tools/notebooks.py new FILE.ipynb TITLE start a chapter from tools/chapter.md; then `run` it
 
 A clean notebook holds only what its reader needs: no times, no random ids, no widget state, no path of the machine
-that ran it. So two runs with equal results give equal files, and a difference between commits is a real one.
+that ran it. So two runs with equal results give equal files, and a difference between commits is a real one. It also
+holds the fingerprint of what its results depend on (book/_ext/fingerprints.py), so that a build need not run it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book" / "_ext"))
 
+import fingerprints
 import kernel_environment
 
 from ssdlib.data.files import write_text
@@ -42,7 +45,7 @@ TEMPLATE = ROOT / "tools" / "chapter.md"
 MAX_BYTES = 500_000
 CELL_TIMEOUT = 600  # seconds
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-KEPT_METADATA = {"title", "description", "myst", "mystnb", "html_meta"}
+KEPT_METADATA = {"title", "description", "myst", "mystnb", "html_meta", fingerprints.KEY}
 KEPT_CELL_METADATA = {"tags", "mystnb", "name", "jupyter"}
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -180,6 +183,7 @@ def check(path: Path) -> list[str]:
 def run(path: Path) -> None:
     """Run a notebook in this environment and save it clean; leave the file alone when it has flaws."""
     notebook = clean(nbformat.read(path, as_version=4))
+    parts = fingerprints.state(notebook, ROOT)  # before it runs: what is changed meanwhile shall count as changed
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.execution_count, cell.outputs = None, []
@@ -198,6 +202,7 @@ def run(path: Path) -> None:
         except CellExecutionError as error:
             raise NotebookError(str(error)) from error
     notebook = clean(notebook)
+    notebook.metadata[fingerprints.KEY] = parts
     _compact_images(notebook)
     found = flaws(notebook)
     if found:
@@ -220,7 +225,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["run", "check", "to-md", "from-md", "new"])
     parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--stale", action="store_true", help="run only those whose fingerprint does not hold")
     options = parser.parse_args(arguments)
+    if options.stale and options.action != "run":
+        parser.error("--stale is for run")
     title = ""
     if options.action == "new":
         if len(options.files) != 2:
@@ -233,7 +241,10 @@ def main(arguments: list[str] | None = None) -> int:
     for path in options.files or sorted(BOOK.glob("*.ipynb")):
         try:
             if options.action == "run":
-                print(f"{path.name}: running", flush=True)
+                why = fingerprints.changes(nbformat.read(path, as_version=4), ROOT) if options.stale else []
+                if options.stale and not why:
+                    continue
+                print(f"{path.name}: running" + (f", as {', '.join(why)}" if why else ""), flush=True)
                 run(path)
             elif options.action == "check" and (found := check(path)):
                 raise NotebookError("\n".join(found))

@@ -1,4 +1,4 @@
-"""Tests of the book's own Sphinx extensions, on a book of one notebook and a library of one line."""
+"""Tests of the book's own Sphinx extensions, on a book of three chapters and a library of a few lines."""
 
 from __future__ import annotations
 
@@ -7,53 +7,87 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fingerprints
 import nbformat
 import pytest
 from nbformat import v4
 
-EXTENSIONS = Path(__file__).resolve().parents[2] / "book" / "_ext"
+EXTENSIONS = Path(fingerprints.__file__).parent
+LIBRARY = {
+    "__init__": "",
+    "parts/__init__": "from ssdlib.parts.answer import ANSWER\nfrom ssdlib.parts.question import ask\n",
+    "parts/answer": "from ssdlib.base import DIGITS\n\nANSWER = int(DIGITS)\n",
+    "parts/question": "def ask():\n    from ssdlib.lazy import TEXT\n\n    return TEXT\n",
+    "base": 'DIGITS = "41"\n',
+    "lazy": 'TEXT = "why?"\n',
+}
+CHAPTERS = {
+    "index": "from ssdlib.parts import ANSWER\n\nprint(ANSWER)",
+    "asking": "from ssdlib.parts import ask\n\nprint(ask())",
+    "alone": "print(6 * 7)",
+}
 
 
 class SmallBook:
-    """A book in a folder of its own: `ssdlib/answer.py`, and a notebook that prints what is in it."""
+    """A book in a folder of its own; each chapter notes its runs in a file, and prints what the library says."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.library = folder / "ssdlib" / "answer.py"
-        self.library.parent.mkdir()
-        self.library.write_text("ANSWER = 41\n", encoding="utf-8")
+        for name, source in LIBRARY.items():
+            self.write(name, source)
         settings = f"""
 import sys
 sys.path.insert(0, {str(EXTENSIONS)!r})
-extensions = ["myst_nb", "fresh_execution"]
-nb_execution_mode = "cache"
+extensions = ["myst_nb", "known_results"]
+nb_execution_mode = "off"
 exclude_patterns = ["_build", "ssdlib"]
 """
         (folder / "conf.py").write_text(settings, encoding="utf-8")
-        source = """
+        for name, source in CHAPTERS.items():
+            notes = f"""
 import os, sys
-open("runs", "a").write("x")  # a note of each run
+open("runs", "a").write("{name}\\n")
 assert os.environ["PYTHONHASHSEED"] == "0" and "inline" in os.environ["MPLBACKEND"]
 sys.path.insert(0, "")
-from ssdlib.answer import ANSWER
-print(ANSWER)
 """
-        notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# Title"), v4.new_code_cell(source)])
-        nbformat.write(notebook, folder / "index.ipynb")
+            text = "# Title\n\n```{toctree}\nasking\nalone\n```" if name == "index" else "# Title"
+            cells = [v4.new_markdown_cell(text), v4.new_code_cell(notes + source)]
+            output = v4.new_output("stream", name="stdout", text=f"as committed: {name}\n")
+            notebook = v4.new_notebook(cells=cells)
+            cells[1].outputs, cells[1].execution_count = [output], 1
+            notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+            notebook.metadata[fingerprints.KEY] = fingerprints.fingerprint(notebook, folder)
+            nbformat.write(notebook, folder / f"{name}.ipynb")
+        self.committed = self.notebooks()
 
-    @property
-    def runs(self) -> int:
-        """How often the notebook was run so far."""
-        return len((self.folder / "runs").read_text(encoding="utf-8"))
+    def write(self, name: str, source: str) -> None:
+        """Write a module of the library."""
+        path = self.folder / "ssdlib" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
 
-    def build(self) -> tuple[int, str]:
-        """Build as strictly as `make book`, in an untidy environment; return the exit status and the page."""
-        options = ["-q", "-W", "--keep-going", "-d", "_build/.doctrees", ".", "_build/html"]
-        untidy = {**os.environ, "MPLBACKEND": "agg", "PYTHONHASHSEED": "7"}
+    def notebooks(self) -> dict[str, bytes]:
+        """The contents of the notebooks."""
+        return {path.stem: path.read_bytes() for path in self.folder.glob("*.ipynb")}
+
+    def page(self, name: str) -> str:
+        """The text of a built page."""
+        return (self.folder / "_build" / "html" / f"{name}.html").read_text(encoding="utf-8")
+
+    def build(self, run: str = "") -> tuple[int, list[str], str]:
+        """Build as strictly as `make book`, in an untidy environment.
+
+        Returns:
+            The exit status, the chapters that were run, in the order of their names, and what was printed.
+        """
+        options = ["-W", "--keep-going", "-d", "_build/.doctrees", ".", "_build/html"]
+        untidy = {**os.environ, "MPLBACKEND": "agg", "PYTHONHASHSEED": "7", "BOOK_RUN": run}
         command = [sys.executable, "-m", "sphinx", *options]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=untidy)
-        page = self.folder / "_build" / "html" / "index.html"
-        return done.returncode, page.read_text(encoding="utf-8") if page.is_file() else done.stderr
+        runs = self.folder / "runs"
+        ran = sorted(runs.read_text(encoding="utf-8").split()) if runs.exists() else []
+        runs.unlink(missing_ok=True)
+        return done.returncode, ran, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -61,26 +95,79 @@ def book(tmp_path: Path) -> SmallBook:
     return SmallBook(tmp_path)
 
 
-def test_chapters_run_again_when_the_library_changes_and_only_then(book: SmallBook) -> None:
-    status, page = book.build()
-    assert status == 0, page
-    assert "41" in page
-    os.utime(book.library)
-    (book.library.parent / "__pycache__").mkdir(exist_ok=True)
-    (book.library.parent / "__pycache__" / "other.pyc").write_bytes(b"x")
+def test_first_build_runs_nothing_that_is_known(book: SmallBook) -> None:
+    status, ran, said = book.build()
+    assert (status, ran) == (0, []), said
+    for name in CHAPTERS:
+        assert f"as committed: {name}" in book.page(name)
+
+
+def test_exactly_the_chapters_run_that_import_what_changed(book: SmallBook) -> None:
     assert book.build()[0] == 0
-    assert book.runs == 1, "neither a date nor compiled code is a change"
-    book.library.write_text("ANSWER = 42\n", encoding="utf-8")
-    status, page = book.build()
-    assert (status, book.runs) == (0, 2)
-    assert "42" in page
+    book.write("base", 'DIGITS = "43"\n')
+    status, ran, said = book.build()
+    assert (status, ran) == (0, ["index"]), said
+    assert "index is run: ssdlib/base.py changed" in said
+    assert "43" in book.page("index")
+    assert "as committed" not in book.page("index")
+    assert "as committed" in book.page("asking")
+    assert book.notebooks() == book.committed, "what a build computes is for the page, not for the notebook"
+
+    status, ran, said = book.build()
+    assert (status, ran) == (0, []), "what the last build ran is known, too"
+    book.write("lazy", 'TEXT = "how?"\n')
+    status, ran, said = book.build()
+    assert (status, ran) == (0, ["asking"]), said
+    assert "how?" in book.page("asking")
+    assert "43" in book.page("index")
+
+    book.write("base", LIBRARY["base"])
+    status, ran, said = book.build()
+    assert (status, ran) == (0, []), said
+    assert "as committed: index" in book.page("index"), "the committed outputs are right again"
+
+
+def test_neither_comments_nor_dates_nor_compiled_code_make_a_chapter_run(book: SmallBook) -> None:
+    book.write("base", '"""What is known."""\n\n# The answer, nearly.\nDIGITS = "41"  # or 42\n')
+    (book.folder / "ssdlib" / "__pycache__").mkdir(exist_ok=True)
+    (book.folder / "ssdlib" / "__pycache__" / "other.pyc").write_bytes(b"x")
+    status, ran, said = book.build()
+    assert (status, ran) == (0, []), said
+
+
+def test_every_chapter_runs_when_that_is_asked_for(book: SmallBook) -> None:
+    for _ in range(2):
+        status, ran, said = book.build(run="all")
+        assert (status, ran) == (0, ["alone", "asking", "index"]), said
+    assert "42" in book.page("alone")
+    status, ran, said = book.build(run="most")
+    assert status != 0
+    assert ran == []
+    assert "BOOK_RUN" in said
+
+
+def test_chapter_without_fingerprint_or_with_imports_that_cannot_be_followed_runs(book: SmallBook) -> None:
+    path = book.folder / "alone.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    del notebook.metadata[fingerprints.KEY]
+    nbformat.write(notebook, path)
+    status, ran, said = book.build()
+    assert (status, ran) == (0, ["alone"]), said
+    assert "alone is run: it has no fingerprint" in said
+
+    (book.folder / "ssdlib" / "lazy.py").unlink()
+    status, ran, said = book.build()
+    assert status != 0, "the cell raises, and the build must say so"
+    assert "asking is run: its imports cannot be followed" in said
+    assert "asking.err.log" in said, "the report of what was raised"
 
 
 def test_failed_chapter_fails_every_build_until_it_is_mended(book: SmallBook) -> None:
-    book.library.write_text("ANSWER = 1 / 0\n", encoding="utf-8")
+    book.write("base", "DIGITS = 1 / 0\n")
     assert book.build()[0] != 0
     assert book.build()[0] != 0, "a second build must not be silent about the failure"
-    book.library.write_text("ANSWER = 42\n", encoding="utf-8")
-    status, page = book.build()
-    assert status == 0
-    assert "42" in page
+    book.write("base", 'DIGITS = "42"\n')
+    status, ran, said = book.build()
+    assert status == 0, said
+    assert "index" in ran
+    assert "42" in book.page("index")
