@@ -202,7 +202,8 @@ def run(path: Path) -> None:
         except CellExecutionError as error:
             raise NotebookError(str(error)) from error
     notebook = clean(notebook)
-    notebook.metadata[fingerprints.KEY] = parts
+    if parts:
+        notebook.metadata[fingerprints.KEY] = parts
     _compact_images(notebook)
     found = flaws(notebook)
     if found:

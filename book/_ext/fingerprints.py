@@ -136,8 +136,10 @@ def closure(code: Iterable[str], root: Path) -> tuple[set[str], set[str]]:
             raise ModuleNotFoundError(f"a chapter needs {name}, and there is no such module in {root}")
         source = path.read_text(encoding="utf-8")
         is_package = path.name == "__init__.py"
-        passed_on = (_passed_on(source) or {}) if is_package and name != module else {}
-        if name.rpartition(".")[2] in passed_on:
+        passed_on = _passed_on(source) if is_package and name != module else None
+        if passed_on is not None:
+            if name.rpartition(".")[2] not in passed_on:
+                raise ImportError(f"a chapter needs {name}, and {module} has no such name")
             todo.append(passed_on[name.rpartition(".")[2]])
         elif module not in modules:
             modules.add(module)
@@ -157,7 +159,8 @@ def _does_something(package: str, root: Path) -> bool:
     return path is not None and _passed_on(path.read_text(encoding="utf-8")) is None
 
 
-def imported(source: str, package: str) -> list[str]:
+@cache
+def imported(source: str, package: str) -> tuple[str, ...]:
     """The dotted names of ssdlib that code imports.
 
     Args:
@@ -181,7 +184,7 @@ def imported(source: str, package: str) -> list[str]:
             start = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             module = ".".join(filter(None, (start, node.module)))
             found += [module if alias.name == "*" else f"{module}.{alias.name}" for alias in node.names]
-    return [name for name in found if name.partition(".")[0] == "ssdlib"]
+    return tuple(name for name in found if name.partition(".")[0] == "ssdlib")
 
 
 def module_file(name: str, root: Path) -> Path | None:
@@ -217,7 +220,8 @@ def code_only(source: str) -> str:
     for (row, column), (last_row, last_column) in sorted(cuts, reverse=True):
         lines[row - 1] = (lines[row - 1] or "")[:column] + (lines[last_row - 1] or "")[last_column:]
         lines[row:last_row] = [None] * (last_row - row)
-    ends = {token.start[0] for token in tokens if token.type in (tokenize.NL, tokenize.NEWLINE)}  # not inside a string
+    ends = {row for (row, _), _ in cuts}
+    ends |= {token.start[0] for token in tokens if token.type in (tokenize.NL, tokenize.NEWLINE)}  # not inside a string
     kept = (line.rstrip() if row in ends and line else line for row, line in enumerate(lines, start=1))
     return "\n".join(line for row, line in enumerate(kept, start=1) if line or (line == "" and row not in ends))
 

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import fingerprints
 import nbformat
 import notebooks
 import numpy as np
@@ -56,11 +57,27 @@ def test_running_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
     saved = json.loads(first)
     assert [cell["id"] for cell in saved["cells"]] == ["cell-001", "cell-002", "cell-003"]
-    assert saved["metadata"].keys() == {"kernelspec", "language_info"}
+    assert saved["metadata"].keys() == {"kernelspec", "language_info", fingerprints.KEY}
     assert "version" not in saved["metadata"]["language_info"]
     assert saved["cells"][1]["metadata"] == {"tags": ["hide-input"]}
     assert saved["cells"][1]["outputs"] == [{"name": "stdout", "output_type": "stream", "text": ["1\n", "2\n"]}]
     assert [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]
+
+
+def test_only_stale_notebooks_run_when_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.ipynb"
+    nbformat.write(made_up("print(1)"), path)
+    done = run_tool("run", "--stale", path)
+    assert done.stdout == "a.ipynb: running, as it has no fingerprint\n"
+    done = run_tool("run", "--stale", path)
+    assert (done.returncode, done.stdout) == (0, "")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].source = "print(2)"
+    nbformat.write(notebook, path)
+    done = run_tool("run", "--stale", path)
+    assert done.stdout == "a.ipynb: running, as code cells changed\n"
+    assert '"2\\n"' in path.read_text(encoding="utf-8")
+    assert run_tool("check", "--stale", path).returncode == 2
 
 
 @pytest.mark.parametrize(
