@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import ssdlib
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.coding import decode
 from ssdlib.data.files import replaced
+from ssdlib.data.names import shown
 from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
 from ssdlib.zoo.description import Description, described, parse_json
@@ -156,24 +157,37 @@ def _require_fit(path: Path, file: Any, found: Description) -> None:
             model(torch.zeros(1, 3, side, side))
     except ValueError as error:
         raise ValueError(f"{misfit}: {error}") from error
+    shapes = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     expected = model.state_dict()
-    problems = report_names(file.keys(), expected)
+    problems = misfits({name: tuple(there.get_shape()) for name, there in shapes.items()}, expected)
     for name in [] if problems else expected:
-        there, wanted = file.get_slice(name), expected[name]
-        if tuple(there.get_shape()) != wanted.shape:
-            problems.append(f"{name} has the shape {tuple(there.get_shape())}, not {tuple(wanted.shape)}")
-        if there.get_dtype() not in (("F32", "F16", "BF16") if wanted.is_floating_point() else ("I64",)):
-            problems.append(f"{name} holds numbers of the type {there.get_dtype()}")
+        numbers = shapes[name].get_dtype()
+        if numbers not in (("F32", "F16", "BF16") if expected[name].is_floating_point() else ("I64",)):
+            problems.append(f"{name} holds numbers of the type {numbers}")
     if problems:
         raise ValueError(f"{misfit}: {'; '.join(problems[:5])}")
 
 
-def report_names(found: Iterable[str], expected: Iterable[str]) -> list[str]:
-    """Say which tensors are missing and which are too many, at most three of each by name."""
-    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+def misfits(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[str]:
+    """Say which tensors are missing, which are too many, and which have another shape; a few of each by name.
+
+    Args:
+        found: tensors, or their shapes.
+        expected: a network's state dict.
+    """
+    sizes = {name: tuple(getattr(value, "shape", value)) for name, value in found.items()}
+    kinds = {
+        "are missing": [name for name in expected if name not in sizes],
+        "are too many": [shown(name) for name in sizes if name not in expected],
+        "have another shape": [
+            f"{name} has the shape {sizes[name]}, not {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in sizes and sizes[name] != tuple(tensor.shape)
+        ],
+    }
     return [
-        f"{len(names)} tensors are {what}: {', '.join(map(ascii, names[:3]))}{', ...' if len(names) > 3 else ''}"
-        for names, what in ((missing, "missing"), (extra, "too many"))
+        f"{len(names)} tensors {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for what, names in kinds.items()
         if names
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssdlib.model import ARCHITECTURES, SSD
 from ssdlib.priors import SSD300_COCO, SSDLITE320, PriorRecipe
+from ssdlib.zoo.checkpoint import misfits
 
 MODELS = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
 
@@ -45,10 +46,10 @@ def from_torchvision(theirs: nn.Module | str, classes: Sequence[str] | None = No
     model = ARCHITECTURES[found.architecture](
         found.num_classes, recipe=found.recipe, classes=classes, mean=found.mean, std=found.std
     )
-    try:
-        model.load_state_dict(dict(zip(model.state_dict(), found.tensors, strict=True)))
-    except (RuntimeError, ValueError) as error:  # another shape or number of tensors
-        raise ValueError(f"{type(theirs).__name__} does not fit {found.architecture}: {error}") from error
+    problems = misfits(found.tensors, model.state_dict())
+    if problems:
+        raise ValueError(f"{type(theirs).__name__} does not fit {found.architecture}: {'; '.join(problems)}")
+    model.load_state_dict(found.tensors)
     return model.eval()
 
 
@@ -61,7 +62,7 @@ class Converted:
     recipe: PriorRecipe
     mean: Sequence[float]
     std: Sequence[float]
-    tensors: list[Tensor]  # in the order of our state dict
+    tensors: Mapping[str, Tensor]  # by the names of our state dict; one without a place there keeps its own
 
 
 def download(name: str) -> tuple[nn.Module, tuple[str, ...]]:
@@ -83,7 +84,7 @@ def download(name: str) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def convert(theirs: nn.Module) -> Converted:
-    """Find out which of the `MODELS` this is, and bring its tensors into our order.
+    """Find out which of the `MODELS` this is, and give its tensors our names.
 
     Raises:
         ValueError: if it is none of them, or has other priors.
@@ -104,14 +105,43 @@ def convert(theirs: nn.Module) -> Converted:
     scales = torch.tensor(generator.scales)
     if scales.shape != (len(recipe.scales),) or not torch.allclose(scales, torch.tensor(recipe.scales)):
         raise ValueError(f"{refusal}: its priors have the scales {generator.scales}, not those of {recipe.name!r}")
-    # Both list their layers from the image to the heads, so that the order of the tensors is the same, once the
-    # scale of conv4_3 has come behind conv4_3, and the head of the offsets before that of the classes.
-    parts = ("backbone.features", "backbone.scale_weight", "backbone.extra", "head.regression", "head.class")
+    names = _LITE_NAMES if "ssdlite" in architecture else _VGG_NAMES
     return Converted(
         architecture=architecture,
         num_classes=len(outputs) // recipe.priors_per_cell[0],
         recipe=recipe,
         mean=transform.image_mean,
         std=transform.image_std,
-        tensors=[state[name] for part in parts for name in state if name.startswith(part)],
+        tensors={_renamed(name, names): tensor for name, tensor in state.items()},
     )
+
+
+# What the name of a tensor begins with, in torchvision's network and in ours.
+_HEAD_NAMES = {
+    "head.regression_head.module_list.": "offset_head.convolutions.",
+    "head.classification_head.module_list.": "class_head.convolutions.",
+}
+# theirs counts convolutions and ReLUs, where ours has blocks of the two
+_UP_TO_CONV4_3 = dict(zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21), (0, 1, 3, 4, 6, 7, 8, 10, 11, 12), strict=True))
+_UP_TO_CONV7 = {"1": 1, "3": 2, "5": 3, "7.1": 5, "7.3": 6}
+_VGG_NAMES = {
+    **{f"backbone.features.{i}.": f"backbone.to_conv4_3.{block}.0." for i, block in _UP_TO_CONV4_3.items()},
+    "backbone.scale_weight": "backbone.l2_norm.scale",
+    **{f"backbone.extra.0.{i}.": f"backbone.to_conv7.{block}.0." for i, block in _UP_TO_CONV7.items()},
+    **{f"backbone.extra.{k}.{2 * i}.": f"backbone.auxiliary.{k - 1}.{i}.0." for k in range(1, 5) for i in range(2)},
+    **_HEAD_NAMES,
+}
+# theirs cuts the features in two, in the middle of block 13
+_LITE_NAMES = {
+    **{f"backbone.features.0.{block}.": f"backbone.features.{block}." for block in range(13)},
+    "backbone.features.0.13.": "backbone.features.13.block.0.",
+    **{f"backbone.features.1.0.{i}.": f"backbone.features.13.block.{i}." for i in range(1, 4)},
+    **{f"backbone.features.1.{i}.": f"backbone.features.{13 + i}." for i in range(1, 4)},
+    "backbone.extra.": "backbone.auxiliary.",
+    **_HEAD_NAMES,
+}
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    begin = next((begin for begin in names if name.startswith(begin)), "")
+    return names.get(begin, "") + name.removeprefix(begin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import fmean, pvariance
@@ -314,3 +315,38 @@ def test_the_distribution_is_that_of_torchvision(boxes: list[list[float]]):
         a, b = [figure(c) for c in ours], [figure(c) for c in theirs]
         error = math.sqrt(pvariance(a) / len(a) + pvariance(b) / len(b))
         assert abs(fmean(a) - fmean(b)) <= 4 * error, (name, fmean(a), fmean(b), error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"crop": -1.0}, r"crop must be above 0 and at most 1, got -1\.0"),
+        ({"crop": 0.0}, "crop must be above 0"),
+        ({"crop": 5.0}, r"crop must be .* got 5\.0"),
+        ({"zoom_out": 0.5}, r"zoom_out must be from 1 to 10, got 0\.5"),
+        ({"zoom_out": 1e9}, "zoom_out must be from 1 to 10"),
+        ({"horizontal_flip": 7.0}, r"horizontal_flip is a probability, from 0 to 1, got 7\.0"),
+        ({"vertical_flip": -0.1}, "vertical_flip is a probability"),
+        ({"zoom_out_p": 1.1}, "zoom_out_p is a probability"),
+        ({"crop_p": math.nan}, "crop_p is a probability, from 0 to 1, got nan"),
+        ({"crop": math.nan}, "crop must be"),
+    ],
+)
+def test_an_augmentation_out_of_range(changes: dict[str, float], message: str):
+    with pytest.raises(ValueError, match=f"^augmentation: {message}"):
+        Augmentation(**changes)
+    Augmentation(zoom_out=10.0, crop=1.0, zoom_out_p=0.0, crop_p=1.0, horizontal_flip=0.0, vertical_flip=1.0)
+
+
+def test_a_transform_can_be_sent_to_another_process():
+    transform = model_input(32, Augmentation(vertical_flip=0.5))
+    again = pickle.loads(pickle.dumps(transform))
+    image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
+    target = {"boxes": torch.tensor([[5.0, 5, 30, 30]]), "labels": torch.tensor([1])}
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected, boxes = transform(image, target)
+        torch.manual_seed(seed)
+        found, again_boxes = again(image, target)
+        assert torch.equal(found, expected)
+        assert torch.equal(again_boxes["boxes"], boxes["boxes"])

@@ -178,11 +178,27 @@ def test_other_models_are_refused(lite: nn.Module):
     changed.anchor_generator = DefaultBoxGenerator([[2, 3]] * 6, min_ratio=0.1, max_ratio=0.9)
     with pytest.raises(ValueError, match=r"priors have the scales \[0\.1, .* not those of 'ssdlite320'"):
         from_torchvision(changed)
+
+
+def test_what_does_not_fit_is_said_by_name(lite: nn.Module):
     changed = copy.deepcopy(lite)
     changed.backbone.extra[1][0][0] = nn.Conv2d(512, 64, 1, bias=False)
-    with pytest.raises(ValueError, match="does not fit ssdlite320_mobilenet_v3"):
+    shape = r"backbone\.auxiliary\.1\.0\.0\.weight has the shape \(64, 512, 1, 1\), not \(128, 512, 1, 1\)"
+    with pytest.raises(ValueError, match=f"SSD does not fit ssdlite320_mobilenet_v3: 1 tensors have .*: {shape}"):
         from_torchvision(changed)
     changed = copy.deepcopy(lite)
     del changed.head.regression_head.module_list[5]
-    with pytest.raises(ValueError, match="does not fit ssdlite320_mobilenet_v3"):
+    changed.head.extra = nn.Conv2d(3, 1, 1)
+    missing = r"8 tensors are missing: offset_head\.convolutions\.5\.0\.0\.weight, "
+    with pytest.raises(ValueError, match=rf"{missing}.*2 tensors are too many: 'head\.extra\.weight', "):
         from_torchvision(changed)
+
+
+def test_the_order_of_the_tensors_does_not_matter(theirs: nn.Module):
+    """Another version of torchvision may make its layers in another order."""
+    changed = copy.deepcopy(theirs)
+    for module in changed.modules():  # bias before weight: of the same shape in a batch normalisation
+        module._parameters = dict(reversed(module._parameters.items()))
+    assert list(changed.state_dict()) != list(theirs.state_dict())
+    ours, expected = from_torchvision(changed), from_torchvision(theirs)
+    assert all(torch.equal(ours.state_dict()[name], value) for name, value in expected.state_dict().items())
