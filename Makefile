@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test browser pdf notebooks student lab constraints clean distclean
+.PHONY: help book test check lint browser pdf notebooks student lab constraints clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,14 +40,21 @@ browser: $(INSTALLED)
 		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium; } || \
 		$(BIN)/playwright install chromium || echo "No Chromium could be installed: tests in a browser will be skipped." >&2
 
-test: $(INSTALLED) browser ## Lint, format, types, tests, and every number in the chapters
+# One process for each core, and a module to one of them, so that what its tests share is made once. A thread that has
+# nothing to do sleeps: the processes have the cores for themselves.
+SPREAD := -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations=15
+test check: export OMP_WAIT_POLICY := passive
+
+test: $(INSTALLED) browser lint ## Lint, format, types, tests, and every number in the chapters
+	$(BIN)/pytest $(SPREAD) --nbval --nbval-current-env --nbval-cell-timeout=600 tests book
+
+check: $(INSTALLED) lint ## Lint, format, types, and the tests that are quick: while you work
+	$(BIN)/pytest $(SPREAD) -m "not slow and not browser"
+
+lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
-ifneq ($(NOTEBOOKS),)
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 book
-endif
 
 pdf: book browser ## Print the book to _build/ssd-from-scratch.pdf
 	$(BIN)/python tools/print_book.py
