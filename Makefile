@@ -79,6 +79,10 @@ constraints: $(INSTALLED) ## Take the newest versions into constraints.txt (then
 	{ sed '/^$$/q' constraints.txt; $(BIN)/uv pip compile --universal --python-version 3.10 --quiet \
 		--no-emit-package ssdlib --no-annotate --no-header requirements.txt; } > constraints.part
 	mv constraints.part constraints.txt
+	{ sed '/^$$/q' constraints-lowest.txt; $(BIN)/uv pip compile --universal --python-version 3.10 --quiet \
+		--resolution lowest-direct --no-emit-package ssdlib --no-annotate --no-header pyproject.toml \
+		--extra coco --extra tensorboard --extra widgets --extra test; } > constraints.part
+	mv constraints.part constraints-lowest.txt
 
 clean: ## Remove what was built, and keep the environment
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

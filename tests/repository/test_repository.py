@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.version import Version
 from support.repository import PYTHONS, ROOT
 
 import ssdlib
@@ -51,9 +52,34 @@ def test_workflow_runs_what_is_there_with_few_rights(name: str) -> None:
             assert needed in workflow["jobs"]
 
 
-def test_pythons_of_the_checks_are_those_that_are_pinned() -> None:
-    pythons = load(".github/workflows/ci.yml")["jobs"]["all"]["strategy"]["matrix"]["python"]
-    assert pythons == [PYTHONS[0], PYTHONS[-1]]
+def test_checks_run_on_every_python_system_and_the_lowest_versions() -> None:
+    jobs = load(".github/workflows/ci.yml")["jobs"]
+    assert jobs["all"]["strategy"]["matrix"]["python"] == PYTHONS
+    assert jobs["portable"]["strategy"]["matrix"]["system"] == ["macos-latest", "windows-latest"]
+    (python,) = (step["with"]["python-version"] for step in jobs["lowest"]["steps"] if "python-version" in str(step))
+    assert python == PYTHONS[0]
+    for job in jobs.values():  # whatever shell a system has, bash is what the scripts are for
+        assert "windows" not in str(job) or all(step.get("shell") == "bash" for step in job["steps"] if "run" in step)
+
+
+def test_pythons_are_those_of_the_metadata() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text) == PYTHONS
+    assert f'requires-python = ">={PYTHONS[0]}"' in text
+
+
+def test_lowest_versions_are_those_of_the_metadata() -> None:
+    """A floor that is raised in pyproject.toml needs a new lock."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    pinned = dict(
+        re.findall(r"^([\w-]+)==([^ \n]+)", (ROOT / "constraints-lowest.txt").read_text(), flags=re.MULTILINE)
+    )
+    floors = re.findall(
+        r'"([\w-]+)>=([\d.]+)"', text.partition("dependencies = [")[2].partition("[project.scripts]")[0]
+    )
+    assert {"torch", "pillow", "pytest"} <= {name for name, _ in floors}
+    for name, floor in floors:
+        assert Version(pinned[name]) == Version(floor), f"{name}: run `make constraints`"
 
 
 def test_hooks_are_our_own_and_pass_on_a_clean_file() -> None:
