@@ -5,14 +5,11 @@ positive, a false positive or ignored, `recall_precision` counts down the rankin
 the curve into one number. `evaluate` runs them on all images and classes at once.
 
 The rules are those of the PASCAL VOC development kit (VOCevaldet.m; Everingham et al., "The PASCAL Visual Object
-Classes (VOC) Challenge", 2010). `evaluate_coco` gives the figures of COCO, through pycocotools.
+Classes (VOC) Challenge", 2010). `confusion_matrix` says what was taken for what.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Outcomes = npt.NDArray[np.int8]
 Images = Sequence[Mapping[str, Tensor]]  # one dict an image
+Rows = dict[str, npt.NDArray[Any]]
 APRule = Literal["area", "11point"]
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED = 0, 1, -1  # what becomes of a detection
@@ -102,7 +100,7 @@ def evaluate(
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold is {iou_threshold}: it must be above 0 and at most 1")
     _require_rule(ap)
-    found, objects = _gather(detections, targets, num_classes)
+    found, objects = gather_rows(detections, targets, num_classes)
 
     # Image and class in one number: a detection is only ever compared with the objects of its own group.
     found_groups = found["image"] * num_classes + found["labels"]
@@ -234,85 +232,86 @@ def average_precision(recall: npt.ArrayLike, precision: npt.ArrayLike, ap: APRul
     return math.fsum(np.diff(recall, prepend=0.0) * envelope[:-1])
 
 
-@dataclass(frozen=True)
-class CocoEvaluation:
-    """What `evaluate_coco` returns."""
+@dataclass(frozen=True, eq=False)
+class ConfusionMatrix:
+    """What the detections above some score mistook for what.
 
-    figures: dict[str, float]
-    per_class: dict[int, float]  # label -> AP, for the classes with an object that counts
+    Attributes:
+        counts: (C, C), a row for each true label, a column for each predicted one. Row 0, background, holds the
+            detections of nothing; column 0 the objects that were missed.
+        duplicates: (C,), of row 0: detections of an object of their class that a better one had found before.
+        misplaced: (C,), of row 0: detections that overlap an object of their class, but not enough.
+    """
+
+    counts: Ints
+    duplicates: Ints
+    misplaced: Ints
 
 
-def coco_average_precision(detections: Images, targets: Images, num_classes: int) -> dict[str, float]:
-    """Only the figures of `evaluate_coco`."""
-    return evaluate_coco(detections, targets, num_classes).figures
+def confusion_matrix(
+    detections: Images,
+    targets: Images,
+    num_classes: int,
+    min_score: float = 0.3,
+    iou_threshold: float = 0.5,
+    least_overlap: float = 0.1,
+) -> ConfusionMatrix:
+    """Count what each detection and each object was taken for.
 
-
-def evaluate_coco(detections: Images, targets: Images, num_classes: int) -> CocoEvaluation:
-    """COCO's figures, by pycocotools: AP (mean of the thresholds 0.5, 0.55, ..., 0.95), AP50, AP75 and so on.
-
-    Difficult objects become COCO's crowds, the only objects that pycocotools ignores: any number of detections may
-    lie on one, and their overlap with it is intersection / area of the detection.
+    Within each class the outcomes are those of `evaluate`. Then the false positives, best score first, each take the
+    object of another class that they overlap most, among those that nobody found, if that overlap is enough: these are
+    the confusions of classes. Whatever is left is background. Difficult objects are left out, and so is a detection
+    of one.
 
     Args:
-        detections: as for `evaluate`, in pixels, as the size of an object matters here.
-        targets: the same.
-        num_classes: number of classes with the background.
-
-    Returns:
-        AP of each class, and the figures "AP", "AP50", "AP75"; "APs", "APm", "APl": AP of objects of up to 32 * 32
-        pixels, up to 96 * 96, and above (of the box; COCO itself measures the mask); "AR100": recall with up to 100
-        detections an image and class, the mean of all thresholds and classes. nan where there is no object.
+        detections, targets, num_classes, iou_threshold: as for `evaluate`.
+        min_score: detections below it are not looked at: choose the score at which the detector would be used.
+        least_overlap: from here to `iou_threshold`, a detection counts as misplaced.
 
     Raises:
-        ImportError: if pycocotools is not installed.
-        ValueError: as `evaluate`, and if no object reaches beyond the first pixel (boxes are fractions).
+        ValueError: as `evaluate`, and for a `least_overlap` that is not below the threshold.
+
+    Source: the kinds of errors of Hoiem et al., "Diagnosing Error in Object Detectors" (2012), and Bolya et al., "TIDE"
+    (2020), of which the 0.1 is.
     """
-    try:
-        coco_module = importlib.import_module("pycocotools.coco")
-        cocoeval_module = importlib.import_module("pycocotools.cocoeval")
-    except ImportError as error:
-        raise ImportError("COCO's figures need pycocotools: pip install pycocotools") from error
-    found, objects = _gather(detections, targets, num_classes)
-    if len(objects["boxes"]) and (largest := objects["boxes"].max()) <= 1:
-        raise ValueError(f"the largest coordinate in targets is {largest}: COCO's figures need boxes in pixels")
+    if not 0 <= least_overlap < iou_threshold <= 1:
+        raise ValueError(f"0 <= {least_overlap} < {iou_threshold} <= 1 must hold for least_overlap and iou_threshold")
+    found, objects = gather_rows(detections, targets, num_classes)
+    ranking = np.lexsort((-found["scores"], found["labels"]))  # as `evaluate`
+    ranking = ranking[found["scores"][ranking] >= min_score]
+    found = {key: column[ranking] for key, column in found.items()}
+    groups = found["image"] * num_classes + found["labels"]
+    best, overlap = best_objects(
+        found["boxes"], groups, objects["boxes"], objects["image"] * num_classes + objects["labels"]
+    )
+    outcome = judge(best, overlap, objects["difficult"], iou_threshold)
 
-    def to_coco(rows: dict[str, npt.NDArray[Any]]) -> Any:
-        sizes = rows["boxes"][:, 2:] - rows["boxes"][:, :2]
-        columns = {
-            "id": np.arange(len(sizes)) + 1,  # 0 would mean "no match" in COCOeval
-            "image_id": rows["image"],
-            "category_id": rows["labels"],
-            "bbox": np.hstack((rows["boxes"][:, :2], sizes)),
-            "area": sizes.prod(axis=1),
-            "iscrowd": rows.get("difficult", np.zeros(len(sizes))).astype(int),
-            "score": rows.get("scores", np.zeros(len(sizes))),
-        }
-        lines = zip(*(column.tolist() for column in columns.values()), strict=True)
-        coco = coco_module.COCO()
-        coco.dataset = {
-            "images": [{"id": image} for image in range(len(targets))],
-            "categories": [{"id": label} for label in range(1, num_classes)],
-            "annotations": [dict(zip(columns, line, strict=True)) for line in lines],
-        }
-        coco.createIndex()
-        return coco
+    counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+    right = outcome == TRUE_POSITIVE
+    np.add.at(counts, (found["labels"][right], found["labels"][right]), 1)
+    free = ~objects["difficult"]
+    free[best[right]] = False
 
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress and a table
-        evaluation = cocoeval_module.COCOeval(to_coco(objects), to_coco(found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    places = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR100": 8}
-    figures = {name: float(evaluation.stats[place]) for name, place in places.items()}
-    figures = {name: math.nan if figure < 0 else figure for name, figure in figures.items()}  # -1: no object
-    # (thresholds, recalls, classes, sizes of objects, numbers of detections) -> all sizes, 100 detections
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (10, 101, C - 1), -1 for a class without objects
-    per_class = {
-        label: float(precision[:, :, label - 1].mean())
-        for label in range(1, num_classes)
-        if (precision[:, :, label - 1] >= 0).all()
-    }
-    return CocoEvaluation(figures, per_class)
+    taken_for = np.zeros(len(ranking), dtype=np.int64)  # background, unless an object of another class is found
+    wrong = np.flatnonzero(outcome == FALSE_POSITIVE)
+    starts = np.searchsorted(objects["image"], np.arange(len(targets) + 1))
+    for row in wrong[np.argsort(-found["scores"][wrong], kind="stable")]:
+        start, stop = starts[found["image"][row]], starts[found["image"][row] + 1]
+        there = start + np.flatnonzero(free[start:stop])
+        if len(there):
+            box = np.broadcast_to(found["boxes"][row], (len(there), 4))
+            overlaps = _paired_iou(box, objects["boxes"][there], inclusive=False)
+            if overlaps.max() >= iou_threshold:
+                taken = there[overlaps.argmax()]
+                free[taken] = False
+                taken_for[row] = objects["labels"][taken]
+    np.add.at(counts, (taken_for[wrong], found["labels"][wrong]), 1)
+    counts[:, 0] += np.bincount(objects["labels"][free], minlength=num_classes)
+
+    nothing = (outcome == FALSE_POSITIVE) & (taken_for == 0)
+    kinds = (overlap >= iou_threshold, (overlap >= least_overlap) & (overlap < iou_threshold))
+    of_kind = [np.bincount(found["labels"][nothing & kind], minlength=num_classes) for kind in kinds]
+    return ConfusionMatrix(counts, *of_kind)
 
 
 def _paired_iou(a_xyxy: Floats, b_xyxy: Floats, inclusive: bool) -> Floats:
@@ -331,9 +330,16 @@ def _require_rule(ap: str) -> None:
         raise ValueError(f"ap is {ap!r}: it must be 'area' or '11point'")
 
 
-def _gather(
-    detections: Images, targets: Images, num_classes: int
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, npt.NDArray[Any]]]:
+def gather_rows(detections: Images, targets: Images, num_classes: int) -> tuple[Rows, Rows]:
+    """Put the rows of all images one under the other, checked.
+
+    Returns:
+        Of the detections "boxes", "labels", "scores", of the objects "boxes", "labels", "difficult"; both with "image"
+        and "index", the image of each row and its row there.
+
+    Raises:
+        ValueError: as `evaluate`.
+    """
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}: it counts the background, so it is at least 2")
     if len(detections) != len(targets):
@@ -342,7 +348,7 @@ def _gather(
     return found, _stack_images("targets", targets, "difficult", num_classes)
 
 
-def _stack_images(name: str, images: Images, extra: str, num_classes: int) -> dict[str, npt.NDArray[Any]]:
+def _stack_images(name: str, images: Images, extra: str, num_classes: int) -> Rows:
     """Check all dicts and put their rows one under the other, with the "image" and "index" that each came from."""
     keys, extra_dtype = ("boxes", "labels", extra), torch.float64 if extra == "scores" else torch.bool
     parts: list[list[Tensor]] = []
@@ -362,7 +368,7 @@ def _stack_images(name: str, images: Images, extra: str, num_classes: int) -> di
         parts.append(values)
 
     counts = np.array([len(values[0]) for values in parts], dtype=np.int64)
-    rows: dict[str, npt.NDArray[Any]] = {
+    rows: Rows = {
         "boxes": _concatenate([values[0] for values in parts], torch.float64).reshape(-1, 4),
         "labels": _concatenate([values[1] for values in parts], torch.int64),
         extra: _concatenate([values[2] for values in parts], extra_dtype),

@@ -39,8 +39,9 @@ from ssdlib.data import open_dataset
 from ssdlib.data.files import replaced, write_text
 from ssdlib.data.records import RecordDataset
 from ssdlib.engine import detect_dataset
+from ssdlib.engine.coco_figures import evaluate_coco
 from ssdlib.engine.processes import process_group, rank
-from ssdlib.metrics import APRule, Evaluation, Images, evaluate, evaluate_coco
+from ssdlib.metrics import APRule, Evaluation, Images, evaluate
 from ssdlib.model import SSD
 
 app = typer.Typer()

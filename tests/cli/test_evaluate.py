@@ -26,7 +26,8 @@ from torch import Tensor
 from ssdlib.cli.detect import picture_names
 from ssdlib.data import open_dataset, sample_root
 from ssdlib.engine import detect_dataset
-from ssdlib.metrics import evaluate, evaluate_coco
+from ssdlib.engine.coco_figures import evaluate_coco
+from ssdlib.metrics import evaluate
 from ssdlib.model import build_model
 from ssdlib.zoo.checkpoint import demo_model, save_model
 
