@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from ssdlib.boxes import cxcywh_to_xyxy
-from ssdlib.metrics import IGNORED, Evaluation
+from ssdlib.metrics import IGNORED, ConfusionMatrix, Evaluation
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; black is kept for text and annotations.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
@@ -215,6 +215,33 @@ def draw_on_image(
         canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=color, outline=color, width=2)
         canvas.text(corner, text, fill="white" if _is_dark(color) else "black", font=font)
     return drawn
+
+
+def show_confusion(matrix: ConfusionMatrix, classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Draw a confusion matrix: a row for each true class, a column for each predicted one, background last.
+
+    The shade of a cell is its fraction of the objects of the row; in the last row, of the detections of nothing.
+
+    Args:
+        matrix: of `ssdlib.metrics.confusion_matrix`.
+        classes: names of the labels 1, 2, ...
+        ax: where to draw.
+    """
+    order = [*range(1, len(classes) + 1), 0]
+    counts = matrix.counts[np.ix_(order, order)]
+    side = 1.4 + 0.42 * len(order)
+    ax = plt.figure(figsize=(side + 0.8, side)).add_subplot() if ax is None else ax
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(counts > 0):
+        color = "white" if shares[row, column] > 0.5 else "black"
+        ax.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=8, color=color)
+    names = [_plain(name) for name in classes]
+    ax.set_xticks(range(len(order)), [*names, "missed"], rotation=40, ha="right")
+    ax.set_yticks(range(len(order)), [*names, "nothing there"])
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.spines[:].set_visible(False)
+    return ax
 
 
 def show_growth(series: Mapping[str, Any], ax: Axes | None = None) -> Axes:

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssdlib import book, plotting
-from ssdlib.metrics import evaluate
+from ssdlib.metrics import ConfusionMatrix, evaluate
 
 HOSTILE = ("$\\frac{", "<b>cat</b>", "_dog", "[red]fish[/red]", "100 $")
 DETECTION = {
@@ -239,6 +239,19 @@ def test_tensors_become_pictures():
 
 
 # ---- measurements ----------------------------------------------------------------------------------------------
+
+
+def test_a_confusion_matrix_says_every_count_in_its_cell():
+    counts = np.array([[0, 5, 0], [3, 7, 1], [0, 2, 4]])  # background, cat, dog
+    nothing = np.zeros(3, dtype=np.int64)
+    ax = plotting.show_confusion(ConfusionMatrix(counts, nothing, nothing), ("cat", "$d$"))
+    texts = {text.get_position(): text.get_text() for text in ax.texts}
+    assert texts == {(0, 0): "7", (1, 0): "1", (2, 0): "3", (0, 1): "2", (1, 1): "4", (0, 2): "5"}
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", r"\$d\$", "missed"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["cat", r"\$d\$", "nothing there"]
+    shades = ax.images[0].get_array()
+    assert shades.sum(axis=1).tolist() == pytest.approx([1, 1, 1])
+    assert shades[1].tolist() == pytest.approx([2 / 6, 4 / 6, 0])
 
 
 def test_growth_draws_every_point_of_both_sides():
