@@ -1,0 +1,77 @@
+"""Transfer learning: a detector for new classes that starts from the weights of another detector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ssdlib.model import SSD
+
+
+class Transfer(NamedTuple):
+    """What a model took over from another one."""
+
+    taken: int  # tensors that were copied whole
+    classes: tuple[str, ...]  # those whose rows of the class heads were copied, besides background
+    new: tuple[str, ...]  # names of the tensors that keep (where classes are new: in part) their random start
+
+    def __str__(self) -> str:
+        kept = f"classes kept: {', '.join(self.classes)}" if self.classes else "no class kept"
+        fresh = ", ".join(sorted({name.rpartition(".")[0] for name in self.new})) or "nothing"
+        return f"{self.taken} tensors taken over; {kept}; new: {fresh}"
+
+
+@torch.no_grad()
+def take_over(model: SSD, source: SSD) -> Transfer:
+    """Copy the weights of a trained detector into a model of the same network, whatever its classes.
+
+    Tensors of the same name and shape are copied whole. Of the class heads, the rows of background and of each class
+    that both know by the same name are copied. The rest keeps the values it has, those of a fresh start.
+
+    Args:
+        model: is changed in place.
+        source: the trained detector.
+
+    Raises:
+        ValueError: if the two are different networks, or in their priors: then the offsets mean something else.
+    """
+    theirs = source.state_dict()
+    ours = model.state_dict()
+    heads = _last_layers(model)
+    shapes = {name: tensor.shape for name, tensor in theirs.items()}
+    misfits = [n for n, tensor in ours.items() if not n.startswith(heads) and shapes.get(n) != tensor.shape]
+    if misfits:
+        raise ValueError(
+            f"{model.architecture} cannot start from {source.architecture}: {misfits[0]} does not fit"
+            + (f", and {len(misfits) - 1} more" if misfits[1:] else "")
+        )
+    if model.priors.shape != source.priors.shape or not torch.equal(model.priors.cpu(), source.priors.cpu()):
+        raise ValueError(f"{source.recipe.name!r} has other priors than {model.recipe.name!r}: its offsets do not fit")
+
+    rows = [(0, 0)]  # background
+    labels = {name: label for label, name in enumerate(source.classes, start=1)}
+    rows += [(label, labels[name]) for label, name in enumerate(model.classes, start=1) if name in labels]
+    to, of = (list(column) for column in zip(*rows, strict=True))
+    new = []
+    for name, tensor in ours.items():
+        if not name.startswith(heads):
+            tensor.copy_(theirs[name])
+            continue
+        mine = tensor.unflatten(0, (-1, model.num_classes))  # (K, C, ...)
+        mine[:, to] = theirs[name].unflatten(0, (-1, source.num_classes))[:, of].to(tensor)
+        if len(rows) < model.num_classes:
+            new.append(name)
+    return Transfer(len(ours) - len(new), tuple(model.classes[row - 1] for row in to[1:]), tuple(new))
+
+
+def _last_layers(model: SSD) -> tuple[str, ...]:
+    """The beginnings of the names of the layers whose outputs are K times C scores."""
+    heads: Iterable[tuple[str, nn.Module]] = model.class_head.convolutions.named_children()  # type: ignore[union-attr]
+    names = []
+    for name, layer in heads:
+        last = f".{len(layer) - 1}" if isinstance(layer, nn.Sequential) else ""
+        names.append(f"class_head.convolutions.{name}{last}.")
+    return tuple(names)

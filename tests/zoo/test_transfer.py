@@ -1,0 +1,75 @@
+"""Transfer learning: which weights a detector takes over from another one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ssdlib.model import SSD, build_model
+from ssdlib.zoo.transfer import take_over
+
+
+def detector(architecture: str, classes: list[str]) -> SSD:
+    """A detector whose random scores are not all near 0."""
+    model = build_model(architecture, classes)
+    for tensor in model.class_head.parameters():
+        torch.nn.init.normal_(tensor)
+    return model
+
+
+def scores_of(model: SSD, images: Tensor) -> Tensor:
+    """(N, P, C) logits."""
+    with torch.no_grad():
+        logits: Tensor = model.eval()(images)[1]
+    return logits
+
+
+@pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3"])
+def test_shared_classes_keep_their_scores(architecture: str):
+    source, model = detector(architecture, ["cat", "dog", "cow"]), detector(architecture, ["owl", "cow", "cat"])
+    images = torch.rand(1, 3, source.recipe.image_size, source.recipe.image_size)
+    before = scores_of(model, images)
+    done = take_over(model, source)
+    assert done.classes == ("cow", "cat")
+    assert all(name.startswith("class_head.convolutions.") for name in done.new)
+    assert "classes kept: cow, cat; new: class_head.convolutions.0" in str(done)
+    theirs, ours = scores_of(source, images), scores_of(model, images)
+    torch.testing.assert_close(ours[..., [0, 2, 3]], theirs[..., [0, 3, 1]], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(ours[..., 1], theirs[..., 1])  # the owl is new
+    assert not torch.allclose(ours, before)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images)[0], source(images)[0])  # the offsets are theirs
+
+
+def test_the_same_classes_take_everything():
+    source, model = (build_model("ssd_tiny", ["cat", "dog"]) for _ in range(2))
+    done = take_over(model, source)
+    assert (done.new, done.taken) == ((), len(model.state_dict()))
+    assert str(done).endswith("new: nothing")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, source.state_dict()[name]), name
+
+
+def test_no_class_in_common_keeps_background_alone():
+    source, model = build_model("ssd_tiny", ["cat"]), build_model("ssd_tiny", ["owl", "elk"])
+    fresh = model.state_dict()["class_head.convolutions.0.weight"].clone()
+    assert "no class kept" in str(take_over(model, source))
+    ours = model.state_dict()["class_head.convolutions.0.weight"].unflatten(0, (-1, 3))
+    theirs = source.state_dict()["class_head.convolutions.0.weight"].unflatten(0, (-1, 2))
+    assert torch.equal(ours[:, 0], theirs[:, 0])
+    assert torch.equal(ours[:, 1:], fresh.unflatten(0, (-1, 3))[:, 1:])
+
+
+def test_another_network_or_other_priors_are_refused():
+    tiny = build_model("ssd_tiny", ["cat"])
+    with pytest.raises(
+        ValueError, match=r"ssd_tiny cannot start from ssdlite320.*: backbone\..* does not fit, and \d+ more"
+    ):
+        take_over(tiny, build_model("ssdlite320_mobilenet_v3", ["cat"]))
+    other = build_model("ssd_tiny", ["cat"])
+    other.priors = tiny.priors * 0.9
+    before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    with pytest.raises(ValueError, match="has other priors than"):
+        take_over(tiny, other)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.state_dict().items())
