@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -123,6 +123,7 @@ class SSD(nn.Module):
             raise ValueError(f"{num_classes} classes with background need {num_classes - 1} names, got {self.classes}")
         self.backbone, self.recipe, self.num_classes = backbone, recipe, num_classes
         self.architecture = architecture
+        self.frozen: tuple[str, ...] = ()
         channels: Sequence[int] = backbone.out_channels  # type: ignore[assignment]
         if len(channels) != len(recipe.map_sizes):
             raise ValueError(f"backbone with {len(channels)} feature maps, recipe with {len(recipe.map_sizes)}")
@@ -153,6 +154,29 @@ class SSD(nn.Module):
         if sides != tuple((side, side) for side in self.recipe.map_sizes):
             raise ValueError(f"recipe {self.recipe.name!r} is for maps of {self.recipe.map_sizes} cells, got {sides}")
         return self.offset_head(maps), self.class_head(maps)
+
+    def freeze(self, parts: Iterable[str]) -> None:
+        """Keep parts of the network as they are: no gradients, and batch normalisation always in evaluation mode.
+
+        Args:
+            parts: names of modules, such as "backbone" or "backbone.stages.0".
+
+        Raises:
+            ValueError: if there is no such part.
+        """
+        for part in parts:
+            if part not in dict(self.named_modules()) or not part:
+                raise ValueError(f"this network has no part {part!r}; there are {', '.join(self._modules)} and theirs")
+            self.get_submodule(part).requires_grad_(False)
+            self.frozen = (*self.frozen, part)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> SSD:
+        """As of every module, but that frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            self.get_submodule(part).eval()
+        return self
 
     @torch.no_grad()
     def predict(self, images: Sequence[Any], **options: Any) -> list[Detection]:

@@ -37,6 +37,8 @@ class Hyperparameters:
         momentum: of SGD.
         weight_decay: pulls weights, but no biases and normalisations, towards 0.
         bias_lr_multiplier: factor of the learning rate for biases; 2 in the original code.
+        backbone_lr_multiplier: factor of the learning rate for the backbone; below 1 in fine-tuning, where the backbone
+            knows more than the heads.
         max_grad_norm: largest norm of the gradient; None does not clip.
         ema_decay: decay of the exponential moving average of the weights, which is what is evaluated and saved; 0 keeps
             the last weights.
@@ -57,6 +59,7 @@ class Hyperparameters:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     bias_lr_multiplier: float = 1.0
+    backbone_lr_multiplier: float = 1.0
     max_grad_norm: float | None = 10.0
     ema_decay: float = 0.99
     bfloat16: bool = False
@@ -72,7 +75,7 @@ class Hyperparameters:
         for name in ("warmup", "ema_decay", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "bias_lr_multiplier"):
+        for name in ("learning_rate", "bias_lr_multiplier", "backbone_lr_multiplier"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
@@ -100,16 +103,25 @@ def learning_rate_factor(step: int, config: Hyperparameters) -> float:
 
 
 def make_optimizer(model: nn.Module, config: Hyperparameters) -> torch.optim.Optimizer:
-    """SGD or AdamW with two groups: weights, and vectors (biases, normalisations), which do not decay."""
-    weights = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": weights, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0, "lr": config.learning_rate * config.bias_lr_multiplier},
+    """SGD or AdamW. Vectors (biases, normalisations) do not decay; biases and backbone may have rates of their own."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kind = (parameter.dim() <= 1, name.startswith("backbone."))
+            groups.setdefault(kind, []).append(parameter)
+    options = [
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if is_vector else config.weight_decay,
+            "lr": config.learning_rate
+            * (config.bias_lr_multiplier if is_vector else 1.0)
+            * (config.backbone_lr_multiplier if in_backbone else 1.0),
+        }
+        for (is_vector, in_backbone), parameters in sorted(groups.items())
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum, fused=True)
+    return torch.optim.AdamW(options, lr=config.learning_rate, fused=True)
 
 
 @dataclass

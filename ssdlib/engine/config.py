@@ -27,6 +27,8 @@ class TrainConfig(Hyperparameters):
         augment_on: where that is done: "loader", by the processes that load the images, or "device", for a whole batch
             by the device that trains; for a GPU that waits for its images. The images are the same up to rounding.
         pretrained: start the backbone from torchvision's weights for ImageNet.
+        freeze: parts of the network that do not learn, separated by commas, such as "backbone", or
+            "backbone.stages.0,backbone.stages.1".
         compile: let torch.compile make the network faster; it needs a C++ compiler, and some minutes at the start.
 
     Raises:
@@ -37,6 +39,7 @@ class TrainConfig(Hyperparameters):
     augmentation: Augmentation | None = field(default_factory=Augmentation)
     augment_on: str = "loader"
     pretrained: bool = False
+    freeze: str = ""
     compile: bool = False
 
     def __post_init__(self) -> None:

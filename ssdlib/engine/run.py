@@ -195,15 +195,19 @@ def starting_model(config: TrainConfig, classes: Sequence[str], weights: str | P
     With several processes only rank 0 loads the classifier; the others get its weights from there.
 
     Raises:
-        ValueError, OSError: as `ssdlib.zoo.imagenet.classifier_weights`.
+        ValueError, OSError: as `ssdlib.zoo.imagenet.classifier_weights`; or if `config.freeze` names no part.
     """
-    if not config.pretrained or processes.rank() > 0:
-        return build_model(config.architecture, classes)
-    state = classifier_weights(config.architecture, weights)
+    state = None
+    if config.pretrained and processes.rank() == 0:
+        state = classifier_weights(config.architecture, weights)
+    options = {} if state is None else {"classifier_weights": state}
     try:
-        return build_model(config.architecture, classes, classifier_weights=state)
+        model = build_model(config.architecture, classes, **options)
     except KeyError as error:
         raise ValueError(f"{weights} lacks the tensor {error}: it is not the classifier that was asked for") from error
+    if config.freeze:
+        model.freeze(part.strip() for part in config.freeze.split(","))
+    return model
 
 
 def has_bfloat16(device: torch.device) -> bool:

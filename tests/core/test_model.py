@@ -327,6 +327,12 @@ def test_predict_goes_back_to_training_after_an_error() -> None:
         assert model.training
 
 
+@pytest.mark.parametrize("part", ["backbone.stage", "", "head"])
+def test_parts_that_are_none_cannot_be_frozen(part: str) -> None:
+    with pytest.raises(ValueError, match=r"has no part .*; there are backbone, offset_head, class_head and theirs"):
+        ssd_tiny(2).freeze([part])
+
+
 def test_prepare() -> None:
     pixels = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())

@@ -41,22 +41,34 @@ def test_steps():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_groups_of_the_optimizer(optimizer: str):
     model = build_model("ssd_tiny", ["cat"])
-    config = TrainConfig(
-        optimizer=optimizer, learning_rate=0.01, bias_lr_multiplier=2.0, weight_decay=0.1, momentum=0.8
-    )
+    rates = {"learning_rate": 0.01, "bias_lr_multiplier": 2.0, "backbone_lr_multiplier": 0.5}
+    config = TrainConfig(optimizer=optimizer, weight_decay=0.1, momentum=0.8, **rates)
     made = make_optimizer(model, config)
-    weights, vectors = made.param_groups
-    assert (weights["lr"], weights["weight_decay"]) == (0.01, 0.1)
-    assert (vectors["lr"], vectors["weight_decay"]) == (0.02, 0.0)
     names = {id(p): name for name, p in model.named_parameters()}
-    assert sorted(names[id(p)] for group in made.param_groups for p in group["params"]) == sorted(names.values())
-    assert all(names[id(p)].endswith("weight") and p.dim() == 4 for p in weights["params"])
-    biases = {name for name in names.values() if name.endswith("bias")}
-    assert biases <= {names[id(p)] for p in vectors["params"]}
-    assert len(vectors["params"]) > len(biases)  # the scales of the normalisations too
+    settings = {names[id(p)]: (g["lr"], g["weight_decay"]) for g in made.param_groups for p in g["params"]}
+    assert settings.keys() == set(names.values())
+    assert sum(len(group["params"]) for group in made.param_groups) == len(settings)  # each once
+    for name, parameter in model.named_parameters():
+        vector = parameter.dim() == 1  # a bias, or the scale of a normalisation
+        expected = 0.01 * (2.0 if vector else 1.0) * (0.5 if name.startswith("backbone.") else 1.0)
+        assert settings[name] == (pytest.approx(expected), 0.0 if vector else 0.1), name
     assert type(made).__name__ == {"sgd": "SGD", "adamw": "AdamW"}[optimizer]
-    if optimizer == "sgd":
-        assert weights["momentum"] == 0.8
+    assert optimizer == "adamw" or {group["momentum"] for group in made.param_groups} == {0.8}
+
+
+def test_frozen_parts_stay_as_they_are():
+    model = build_model("ssd_tiny", ["cat"])
+    model.freeze(["backbone.stages.0", "offset_head"])
+    frozen = ("backbone.stages.0.", "offset_head.")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = replace(QUICK, iterations=2)
+    for _ in training_loop(TrainState.start(model, config), [batch()] * 2, config):
+        pass
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert not [name for name in changed if name.startswith(frozen)]  # the statistics neither
+    assert {name.split(".")[0] for name in changed} == {"backbone", "class_head"}
+    assert model.backbone.stages[1].training
+    assert not model.backbone.stages[0].training
 
 
 def batch(count: int = 2) -> tuple[Tensor, list[dict[str, Tensor]]]:
