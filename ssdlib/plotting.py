@@ -238,7 +238,7 @@ def show_confusion(matrix: ConfusionMatrix, classes: Sequence[str], ax: Axes | N
         ax.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=8, color=color)
     names = [_plain(name) for name in classes]
     ax.set_xticks(range(len(order)), [*names, "missed"], rotation=40, ha="right")
-    ax.set_yticks(range(len(order)), [*names, "nothing there"])
+    ax.set_yticks(range(len(order)), [*names, "background"])
     ax.set(xlabel="predicted", ylabel="true")
     ax.spines[:].set_visible(False)
     return ax

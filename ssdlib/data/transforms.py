@@ -85,7 +85,8 @@ class Augmentation:
     Raises:
         ValueError: if a value is out of its range; the message names it.
 
-    Source: Liu et al. (2016), sections 2.2 and 3.6; the defaults are those of the paper.
+    Source: Liu et al. (2016), sections 2.2 and 3.6, and the original program for the smallest side of a
+    crop, where the paper says [0.1, 1] of the image.
     """
 
     color: bool = True
