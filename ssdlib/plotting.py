@@ -236,9 +236,8 @@ def show_confusion(matrix: ConfusionMatrix, classes: Sequence[str], ax: Axes | N
     for row, column in np.argwhere(counts > 0):
         color = "white" if shares[row, column] > 0.5 else "black"
         ax.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=8, color=color)
-    names = [_plain(name) for name in classes]
-    ax.set_xticks(range(len(order)), [*names, "missed"], rotation=40, ha="right")
-    ax.set_yticks(range(len(order)), [*names, "background"])
+    ax.set_xticks(range(len(order)), [*classes, "missed"], rotation=40, ha="right", parse_math=False)
+    ax.set_yticks(range(len(order)), [*classes, "background"], parse_math=False)
     ax.set(xlabel="predicted", ylabel="true")
     ax.spines[:].set_visible(False)
     return ax
