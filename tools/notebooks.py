@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("action", choices=["run", "check", "to-md", "from-md", "new"])
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--stale", action="store_true", help="run only those whose fingerprint does not hold")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # run --stale FILE, too
     if options.stale and options.action != "run":
         parser.error("--stale is for run")
     title = ""
