@@ -36,7 +36,7 @@ class HardNegativeMiner(BookWidget):
 
     Attributes:
         ratio: negatives for each positive, 0 to 10.
-        shown: how many of the mined negatives are drawn, hardest first; the last of them is described.
+        shown: how many of the mined negatives are drawn, hardest first, at first none; the last of them is described.
         drawn: which boxes are drawn, of "objects", "positives" and "negatives".
         size: (width, height) of the image in pixels.
         scene: what a page needs of the image: positives, hardest negatives, and sums of their losses.
@@ -90,8 +90,8 @@ class HardNegativeMiner(BookWidget):
         address = image_url(image)
         size = open_url(address).size
         super().__init__(image=address, size=size, classes=list(classes), scene=self._measured(size))
-        for name, value in {"ratio": 3, "shown": None, **traits}.items():
-            setattr(self, name, self._wanted() if name == "shown" and value is None else value)
+        for name, value in {"ratio": 3, **traits}.items():
+            setattr(self, name, value)
 
     @property
     def mined(self) -> Tensor:
@@ -104,8 +104,8 @@ class HardNegativeMiner(BookWidget):
         return {name: float(loss) for name, loss in self._losses(self.ratio).items()}
 
     @traitlets.observe("ratio")
-    def _show_all(self, change: Any) -> None:
-        self.shown = self._wanted()
+    def _show_no_more(self, change: Any) -> None:
+        self.shown = min(self.shown, self._wanted())
 
     @traitlets.validate("shown")
     def _check_shown(self, proposal: Any) -> Any:

@@ -44,7 +44,8 @@ class MatchingExplorer(BookWidget):
     Attributes:
         scene: "this image" or "two objects, one best prior".
         threshold: smallest overlap of the second step, 0.2 to 1, in steps of 0.01.
-        step: how many of the steps are done: 1 to M hand one object its own prior, M + 1 applies the threshold.
+        step: how many of the steps are done, at first none: 1 to M hand one object its own prior, M + 1 applies the
+            threshold.
         selected: the object whose priors alone are shown, 0 to M - 1, or -1 for all.
         scenes: what a page needs of both scenes.
 
@@ -81,8 +82,6 @@ class MatchingExplorer(BookWidget):
         address = image_url(image)
         given = _Scene(THIS, address, open_url(address).size, boxes_xyxy, names, recipe)
         self._known = {given.name: given, SHARED: _shared_prior()}
-        scene = self._known.get(traits.get("scene", THIS), given)
-        traits = {"step": len(scene.names) + 1, **traits}
         # The scene comes first: a step and an object are checked against it.
         super().__init__(scenes=[known.state for known in self._known.values()], scene=traits.pop("scene", THIS))
         for name, value in traits.items():
@@ -100,7 +99,7 @@ class MatchingExplorer(BookWidget):
     @traitlets.observe("scene")
     def _start_anew(self, change: Any) -> None:
         with self.hold_trait_notifications():
-            self.selected, self.step = -1, len(self._scene.names) + 1
+            self.selected, self.step = -1, 0
 
     @traitlets.validate("threshold")
     def _in_hundredths(self, proposal: Any) -> float:

@@ -210,7 +210,7 @@ def test_fits_a_phone_and_targets_can_be_touched(show: OpenPage, model: SSD) -> 
     sizes = page.eval_on_selector_all(
         "button, .ssd-options label", "all => all.map(e => e.getBoundingClientRect()).map(r => [r.width, r.height])"
     )
-    assert len(sizes) == 6
+    assert len(sizes) == 7
     assert all(math.ceil(side) >= 44 for size in sizes for side in size)
     drawing = page.locator(".ssd-diagram:visible").bounding_box()
     assert drawing

@@ -171,13 +171,32 @@ def test_buttons_show_what_to_notice(show: OpenPage) -> None:
     page.get_by_role("radio", name="30 × 30").check()
     assert state_of(page, "prior") == [135, 85, 165, 115]
     assert shown(page)[0] == "3.33"
-    for _ in range(4):
-        page.get_by_role("button", name="twice as wide").click()
-    assert state_of(page, "box")[0::2] == [0, 300]
-    for _ in range(12):
-        page.get_by_role("button", name="half as wide").click()
-    x_min, _, x_max, _ = state_of(page, "box")
-    assert x_max - x_min == 1
+
+
+@pytest.mark.browser
+def test_a_button_that_can_do_nothing_is_off_and_says_so(show: OpenPage) -> None:
+    page = show(EncodingPlayground(prior=[120, 70, 180, 130], box=[100, 70, 190, 130]))
+    twice = page.get_by_role("button", name="twice as wide")
+    why = page.locator(".ssd-two-lines")
+    assert why.inner_text() == ""
+    twice.click()
+    assert state_of(page, "box") == [55, 70, 235, 130]
+    twice.focus()  # 360 px would be wider than the grid
+    assert twice.get_attribute("aria-disabled") == "true"
+    page.keyboard.press("Enter")
+    assert state_of(page, "box") == [55, 70, 235, 130]
+    assert twice.evaluate("button => button === document.activeElement")
+    assert "Off now" in why.inner_text()
+    assert "twice as wide" in why.inner_text()
+    half = page.get_by_role("button", name="half as wide")
+    for _ in range(7):
+        half.click()
+    assert half.get_attribute("aria-disabled") == "true"  # less than 1 px
+    page.get_by_role("button", name="equal to the prior").click()
+    assert why.inner_text().endswith("nothing: equal to the prior.")
+    page.get_by_role("slider", name="w width").press("End")
+    page.wait_for_function("document.querySelector('[role=status]').textContent.includes('stops the object')")
+    assert "10 px to the right" in why.inner_text()
 
 
 @pytest.mark.browser
@@ -189,5 +208,5 @@ def test_for_all_readers_and_on_a_phone(show: OpenPage, theme: str) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator(".ssd-widget img").count() == 0
     heights = page.eval_on_selector_all("button, input[type=range]", "all => all.map(e => e.offsetHeight)")
-    assert len(heights) == 8
+    assert len(heights) == 9
     assert min(heights) >= 44

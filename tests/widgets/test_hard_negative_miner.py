@@ -69,7 +69,8 @@ def test_losses_of_the_page_are_those_of_the_library(open_page: OpenPage, inputs
         assert widget.scene["sums"]["localization"] == pytest.approx(float(here["localization"]), rel=1e-5)
         widget.ratio = ratio
         assert widget.losses["confidence"] == float(here["confidence"])
-        assert there["mined"] == int(widget.mined.sum()) == widget.shown
+        assert there["mined"] == int(widget.mined.sum())
+        assert widget.shown == 0  # it opens with none, and a ratio draws none
     every = multibox_loss(offsets, logits, [truth], priors, negatives_per_positive=len(priors))["confidence"]
     assert there["positives"] + there["all"] == pytest.approx(float(every), rel=1e-4)
 
@@ -83,7 +84,7 @@ def test_negatives_are_the_mined_ones_hardest_first(inputs: Inputs, ratio: int) 
     mined = mine_hard_negatives(hardness, labels > 0, ratio)[0]
     assert torch.equal(widget.mined, mined)
     tenths = (cxcywh_to_xyxy(priors) * torch.tensor([*widget.size, *widget.size]) * 10).round().int()
-    sent = widget.scene["negatives"][: widget.shown]
+    sent = widget.scene["negatives"][: int(mined.sum())]
     assert sorted(row[:4] for row in sent) == sorted(tenths[mined].tolist())
     assert sorted(row[:4] for row in widget.scene["positives"]) == sorted(tenths[labels[0] > 0].tolist())
     losses = [row[7] for row in sent]
@@ -109,6 +110,9 @@ def test_traits_are_checked_at_once(inputs: Inputs) -> None:
         with pytest.raises(TraitError, match=message):
             setattr(widget, name, value)
     assert (widget.ratio, widget.shown) == (3, 4)
+    widget.ratio = 2
+    assert widget.shown == 4
+    widget.shown = 30
     widget.ratio = 1
     assert widget.shown == 15
     image, truth, offsets, logits, priors, classes = inputs
@@ -150,10 +154,13 @@ def test_ratio_and_steps_by_keyboard(show: OpenPage, inputs: Inputs) -> None:
     widget = HardNegativeMiner(*inputs)
     page = show(widget)
     slider = page.get_by_role("slider", name="Negatives for each positive")
+    play = page.get_by_role("button", name="Play")
     for key, ratio in (("ArrowRight", 4), ("Home", 0), ("End", 10)):
         slider.press(key)
         widget.ratio = ratio
-        assert (state_of(page, "ratio"), state_of(page, "shown")) == (ratio, 15 * ratio)
+        assert (state_of(page, "ratio"), state_of(page, "shown")) == (ratio, 0)
+        assert (play.get_attribute("aria-disabled") == "true") == (ratio == 0)
+        set_state(page, "shown", 15 * ratio)
         before, after = cells(page, "Confidence loss (sums / N)")
         assert after[0] == f"{15 * ratio} mined"
         assert after[3] == f"{widget.losses['confidence']:.2f}"

@@ -106,17 +106,17 @@ def test_traits_are_checked_at_once_and_a_new_scene_starts_anew() -> None:
     widget.threshold = 0.333
     assert widget.threshold == 0.33
     widget.scene = SHARED
-    assert (widget.step, widget.selected) == (3, -1)
+    assert (widget.step, widget.selected) == (0, -1)
     with pytest.raises(TraitError, match="selected must be -1 to 1"):
         widget.selected = 2
 
 
 def test_changes_from_a_page_arrive_together() -> None:
     widget = explorer(selected=3, step=4)
-    widget.set_state({"step": 3, "selected": -1, "scene": SHARED})
-    assert (widget.scene, widget.step, widget.selected) == (SHARED, 3, -1)
-    widget.set_state({"step": 5, "selected": -1, "scene": "this image"})
-    assert (widget.scene, widget.step, widget.selected) == ("this image", 5, -1)
+    widget.set_state({"step": 0, "selected": -1, "scene": SHARED})
+    assert (widget.scene, widget.step, widget.selected) == (SHARED, 0, -1)
+    widget.set_state({"step": 0, "selected": -1, "scene": "this image"})
+    assert (widget.scene, widget.step, widget.selected) == ("this image", 0, -1)
     widget.set_state({"threshold": 0.37, "selected": 3})
     assert (widget.threshold, widget.selected) == (0.37, 3)
 
@@ -158,9 +158,11 @@ def counts(widget: MatchingExplorer) -> list[str]:
 def test_threshold_steps_and_objects_by_keyboard(show: OpenPage) -> None:
     widget = explorer()
     page = show(widget)
-    assert [row[2] for row in cells(page, "object")] == counts(widget)
+    assert (widget.step, [row[2] for row in cells(page, "object")]) == (0, ["0"] * 4)
+    assert "step two only" in page.locator(".ssd-two-lines").inner_text()
     page.get_by_role("slider", name="Threshold of step two").press("ArrowLeft")
-    assert state_of(page, "threshold") == 0.49
+    assert (state_of(page, "threshold"), state_of(page, "step")) == (0.49, 5)  # never without effect
+    assert "step two only" not in page.locator(".ssd-two-lines").inner_text()
     for _ in range(14):
         page.keyboard.press("ArrowLeft")
     widget.threshold = 0.35
@@ -191,7 +193,9 @@ def test_threshold_steps_and_objects_by_keyboard(show: OpenPage) -> None:
 def test_scene_of_one_best_prior_says_what_happens(show: OpenPage) -> None:
     page = show(explorer())
     page.get_by_role("radio", name=SHARED).check()
-    assert (state_of(page, "step"), state_of(page, "selected")) == (3, -1)
+    assert (state_of(page, "step"), state_of(page, "selected")) == (0, -1)
+    for _ in range(3):
+        page.get_by_role("button", name="one step forward").click()
     assert page.locator(".ssd-line.ssd-own").count() == 2
     page.get_by_role("button", name="one step back").click()
     page.wait_for_function("document.querySelector('[role=status]').textContent.includes('is taken by an object')")
@@ -201,7 +205,7 @@ def test_scene_of_one_best_prior_says_what_happens(show: OpenPage) -> None:
 
 @pytest.mark.browser
 def test_an_object_is_chosen_by_mouse_and_from_python(show: OpenPage) -> None:
-    widget = explorer()
+    widget = explorer(step=5)
     page = show(widget)
     page.locator(".ssd-object-rim").nth(3).click()
     assert state_of(page, "selected") == 3

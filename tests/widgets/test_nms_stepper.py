@@ -233,8 +233,8 @@ def test_classes_by_themselves_or_together(show: OpenPage) -> None:
 @pytest.mark.browser
 def test_keyboard_alone_is_enough(show: OpenPage) -> None:
     page = show(made_up(label=1))
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
+    for _ in range(4):
+        page.keyboard.press("Tab")
     assert "forward" in (page.locator(":focus").get_attribute("aria-label") or "")
     page.keyboard.press("Enter")
     assert state_of(page, "step") == 1
@@ -279,5 +279,5 @@ def test_fits_a_phone(show: OpenPage) -> None:
         "button, select, input[type=range], .ssd-options input",
         "all => all.map(e => e.getBoundingClientRect()).map(r => [r.width, r.height])",
     )
-    assert len(sizes) == 8
+    assert len(sizes) == 9
     assert all(side >= 43.9 for size in sizes for side in size)

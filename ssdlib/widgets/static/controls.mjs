@@ -20,17 +20,24 @@ const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG,
 const update = (node, attributes) => fill(node, attributes, []);
 
 // The frame of a widget: heading, the picture, and the panel beside it (below it where the page is narrow).
-// `says` announces a sentence to screen readers, and shows it, once things have been still for a moment.
-function frame(el, title) {
+// `says` announces a sentence to screen readers, and shows it, once things have been still for a moment; while a
+// player plays it is shown only. `watch` calls `show` now and whenever one of the traits changes; `end` stops that,
+// and is what render returns. What is watched, a button puts back.
+function frame(el, model) {
+  const title = model.get("title");
   const picture = html("div", { class: "ssd-picture" });
   const panel = html("div", { class: "ssd-panel" });
   const live = html("p", { class: "ssd-says", role: "status" });
+  const atFirst = new Map();
+  const changed = () => [...atFirst].filter(([key, text]) => JSON.stringify(model.get(key)) !== text);
+  const reset = button("Reset", () => put(model, Object.fromEntries(changed().map(([key, text]) => [key, JSON.parse(text)]))));
+  reset.setAttribute("aria-label", `Reset: ${title}`);
   const root = html(
     "div",
     { class: "ssd-widget", role: "group", "aria-label": title },
     html("p", { class: "ssd-title" }, title),
     html("div", { class: "ssd-columns" }, picture, panel),
-    live,
+    html("div", { class: "ssd-foot" }, live, reset),
   );
   root.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab would take the arrow keys
   el.replaceChildren(root);
@@ -41,22 +48,31 @@ function frame(el, title) {
       if (live.textContent !== sentence) live.textContent = sentence;
     }, 250);
   };
-  return { root, picture, panel, says };
-}
-
-// Calls `show` now and whenever one of the traits changes; `end` stops it, and is what render returns.
-function watching(model) {
+  root.addEventListener("ssd-playing", (/** @type {CustomEvent} */ { detail }) => {
+    live.setAttribute("aria-live", detail ? "off" : "polite");
+    if (!detail) setTimeout(() => live.replaceChildren(live.textContent), 500); // new text: the last sentence is spoken
+  });
   const bound = [];
-  return {
-    watch(keys, show) {
-      for (const key of keys) {
-        model.on(`change:${key}`, show);
-        bound.push([key, show]);
-      }
-      show();
-    },
-    end: () => bound.forEach(([key, show]) => model.off(`change:${key}`, show)),
+  const listen = (key, hear) => {
+    model.on(`change:${key}`, hear);
+    bound.push([key, hear]);
   };
+  const mark = () => able(reset, changed().length > 0);
+  const watch = (keys, show) => {
+    for (const key of keys) {
+      listen(key, show);
+      if (atFirst.has(key)) continue;
+      atFirst.set(key, JSON.stringify(model.get(key)));
+      listen(key, mark);
+    }
+    show();
+    mark();
+  };
+  const end = () => {
+    clearTimeout(timer);
+    for (const [key, hear] of bound) model.off(`change:${key}`, hear);
+  };
+  return { root, picture, panel, says, watch, end };
 }
 
 function put(model, values) {
@@ -64,6 +80,7 @@ function put(model, values) {
   model.save_changes();
 }
 
+/** @param {{label: any, min: number, max: number, step: number, format?: (value: number) => string, change: Function}} options */
 function slider({ label, min, max, step, format = String, change }) {
   const input = html("input", { type: "range", min, max, step, input: () => change(Number(input.value)) });
   const output = html("span", { class: "ssd-value", "aria-hidden": "true" });
@@ -82,8 +99,16 @@ function slider({ label, min, max, step, format = String, change }) {
   return { node, input, set, range };
 }
 
-const button = (label, click, attributes = {}) =>
-  html("button", { type: "button", class: "ssd-button", click, ...attributes }, label);
+const isAble = (button) => button.getAttribute("aria-disabled") !== "true";
+
+// A button; while it is switched off by `able` it stays where it is in the order of the keyboard, and does nothing.
+function button(label, click, attributes = {}) {
+  const node = html("button", { type: "button", class: "ssd-button", ...attributes }, label);
+  node.addEventListener("click", () => isAble(node) && click());
+  return node;
+}
+
+const able = (button, yes) => button.setAttribute("aria-disabled", String(!yes));
 
 // Inputs that look like buttons in a row, under one name.
 const optionRow = (label, inputs, options) =>
@@ -100,25 +125,30 @@ const optionRow = (label, inputs, options) =>
 
 // One of several: a row of radio buttons that looks like one control.
 function choice({ label, options, change }) {
-  const name = `ssd-choice-${(instances += 1)}`;
+  instances += 1;
+  const name = `ssd-choice-${instances}`;
   const inputs = options.map(({ value }) =>
     html("input", { type: "radio", name, value, change: () => change(value) }),
   );
   const node = optionRow(label, inputs, options);
-  const set = (value) => inputs.forEach((input, i) => (input.checked = options[i].value === value));
+  const set = (value) => {
+    for (const [i, input] of inputs.entries()) input.checked = options[i].value === value;
+  };
   return { node, set };
 }
 
 // Any number of several.
 function checks({ label, options, change }) {
-  const inputs = options.map(({ value }) =>
+  const inputs = options.map(() =>
     html("input", {
       type: "checkbox",
       change: () => change(options.filter((_, i) => inputs[i].checked).map((option) => option.value)),
     }),
   );
   const node = optionRow(label, inputs, options);
-  const set = (values) => inputs.forEach((input, i) => (input.checked = values.includes(options[i].value)));
+  const set = (values) => {
+    for (const [i, input] of inputs.entries()) input.checked = values.includes(options[i].value);
+  };
   return { node, inputs, set };
 }
 
@@ -129,7 +159,9 @@ function select({ label, options, change }) {
     options.map(({ text }) => html("option", {}, text)),
   );
   const node = html("label", { class: "ssd-select" }, html("span", {}, label), input);
-  const set = (value) => (input.selectedIndex = options.findIndex((option) => option.value === value));
+  const set = (value) => {
+    input.selectedIndex = options.findIndex((option) => option.value === value);
+  };
   return { node, set };
 }
 
@@ -141,29 +173,41 @@ function player({ label, change, pause = 900 }) {
   let last = 0;
   let timer = null;
   const go = (to) => change(clamp(to, 0, last));
+  const tell = (playing) => {
+    play.textContent = playing ? "Pause" : "Play";
+    node.dispatchEvent(new CustomEvent("ssd-playing", { detail: playing, bubbles: true }));
+  };
   const stop = () => {
+    if (timer === null) return;
     clearInterval(timer);
     timer = null;
-    play.textContent = "Play";
+    tell(false);
   };
-  const first = button("Start", () => (stop(), go(0)), { "aria-label": `${label}: to the start` });
-  const back = button("Back", () => (stop(), go(step - 1)), { "aria-label": `${label}: one step back` });
+  const jump = (name, says, to) => {
+    const click = () => {
+      stop();
+      go(to());
+    };
+    return button(name, click, { "aria-label": `${name}, ${label}: ${says}` });
+  };
+  const first = jump("Start", "to the start", () => 0);
+  const back = jump("Back", "one step back", () => step - 1);
   const play = button("Play", () => {
     if (timer !== null) return stop();
+    tell(true); // before the first step, which would be spoken
     if (step >= last) go(0);
-    play.textContent = "Pause";
     timer = setInterval(() => (step < last ? go(step + 1) : stop()), pause);
   });
-  const forward = button("Forward", () => (stop(), go(step + 1)), { "aria-label": `${label}: one step forward` });
+  const forward = jump("Forward", "one step forward", () => step + 1);
   const count = html("span", { class: "ssd-value" });
   const node = html("div", { class: "ssd-player", role: "group", "aria-label": label }, first, back, play, forward, count);
   const set = (value, end) => {
     [step, last] = [value, end];
     count.textContent = `step ${step} of ${last}`;
-    if (step >= last && timer !== null) stop();
-    first.disabled = back.disabled = step <= 0;
-    forward.disabled = step >= last;
-    play.disabled = last === 0;
+    if (step >= last) stop();
+    for (const backward of [first, back]) able(backward, step > 0);
+    able(forward, step < last);
+    able(play, last > 0);
   };
   return { node, set, stop };
 }

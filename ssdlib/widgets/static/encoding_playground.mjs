@@ -8,22 +8,24 @@ const OFFSETS = [
 ];
 
 // The object with one of its offsets changed, as far as it stays on the grid and at least 1 pixel wide and high.
+/** @type {(box: number[], prior: number[], variances: number[], size: number[], i: number, value: number) => number[]} */
 function withOffset(box, prior, variances, size, i, value) {
   const offsets = encode(toCentre(box), toCentre(prior), variances);
   offsets[i] = value;
   const moved = decode(offsets, toCentre(prior), variances);
   const result = toCentre(box);
   const axis = i % 2;
+  const side = result[axis + 2];
   const [low, high] =
     i < 2
-      ? [result[axis + 2] / 2, size[axis] - result[axis + 2] / 2]
+      ? [side / 2, size[axis] - side / 2]
       : [1, 2 * Math.min(result[axis], size[axis] - result[axis])];
   result[i] = clamp(moved[i], low, high);
   return toCorners(result).map((side, at) => clamp(roundTo(side, 0.001), 0, size[at % 2]));
 }
 
-function render({ model, el }) {
-  const { picture, panel, says } = frame(el, model.get("title"));
+// Prior and object on their grid, and the way from centre to centre.
+function encodingStage(model) {
   const [width, height] = model.get("size");
   const colors = { prior: colorOf(1), object: colorOf(2) };
   const place = stage({ width, height, label: "A prior and an object on a grid of 20 pixels" });
@@ -37,83 +39,133 @@ function render({ model, el }) {
   });
   const way = svg("line", { class: "ssd-way" });
   const dots = [colors.prior, colors.object].map((fill) => svg("circle", { class: "ssd-handle", style: { fill } }));
-  const tags = [tag("prior"), tag("object")];
-  place.node.append(gridLines(place), prior, object.node, way, ...dots, ...tags);
-  const change = (edit) => {
-    const edited = edit(toCentre(model.get("box")));
-    const [w, h] = [Math.min(edited[2], width), Math.min(edited[3], height)];
-    const centre = [clamp(edited[0], w / 2, width - w / 2), clamp(edited[1], h / 2, height - h / 2), w, h];
-    put(model, { box: toCorners(centre) });
+  const tags = { prior: tag("prior"), object: tag("object") };
+  place.node.append(gridLines(place), prior, object.node, way, ...dots, tags.prior, tags.object);
+  const show = (box, from) => {
+    const ends = [toCentre(from), toCentre(box)];
+    const [[px, py], [bx, by]] = ends;
+    object.show();
+    update(prior, boxAttributes(from));
+    update(way, { x1: px, y1: py, x2: bx, y2: by });
+    for (const [i, [cx, cy]] of ends.entries()) update(dots[i], { cx, cy });
+    placeTag(tags.object, box, place);
+    // The prior's name stands beside it, on the side that the object is not.
+    const left = bx >= px;
+    update(tags.prior, { x: from[left ? 0 : 2], y: py + 10, "text-anchor": left ? "end" : "start" });
   };
-  picture.append(
-    place.node,
-    html(
-      "p",
-      { class: "ssd-hint" },
-      "Drag the object or its corners, or drag the offsets. By keyboard: arrow keys move the object, Shift and arrow keys resize it.",
-    ),
-    html("p", { class: "ssd-label ssd-spaced" }, "Change the object"),
-    html(
-      "div",
-      { class: "ssd-buttons", role: "group", "aria-label": "Change the object" },
-      button("equal to the prior", () => put(model, { box: model.get("prior") })),
-      button("10 px to the right", () => change(([x, y, w, h]) => [x + 10, y, w, h])),
-      button("twice as wide", () => change(([x, y, w, h]) => [x, y, 2 * w, h])),
-      button("half as wide", () => change(([x, y, w, h]) => [x, y, Math.max(1, w / 2), h])),
-    ),
-  );
+  return { node: place.node, show };
+}
 
-  const priors = model.get("priors");
-  const shapes = choice({
-    label: "Prior, in pixels",
-    options: priors.map(({ name }, value) => ({ text: name, value })),
-    change: (i) => put(model, { prior: priors[i].prior }),
+// Buttons that change the object; those that would leave the grid, or change nothing, are off, and a line says so.
+function objectButtons(model) {
+  const [width, height] = model.get("size");
+  /** @param {number[]} box */
+  const inside = ([x0, y0, x1, y1]) => x0 >= 0 && y0 >= 0 && x1 <= width && y1 <= height;
+  // A wider object moves off the border as far as it must.
+  /** @param {number[]} box */
+  const pushed = ([cx, cy, w, h]) => toCorners([w > width ? cx : clamp(cx, w / 2, width - w / 2), cy, w, h]);
+  const edits = [
+    { text: "equal to the prior", edit: () => model.get("prior") },
+    { text: "10 px to the right", edit: ([x0, y0, x1, y1]) => [x0 + 10, y0, x1 + 10, y1] },
+    { text: "twice as wide", edit: (box) => pushed(toCentre(box).map((side, i) => (i === 2 ? 2 * side : side))) },
+    { text: "half as wide", edit: (box) => toCorners(toCentre(box).map((side, i) => (i === 2 ? side / 2 : side))) },
+  ].map(({ text, edit }) => {
+    const result = () => edit(model.get("box"));
+    const node = button(text, () => put(model, { box: result() }));
+    const works = () => {
+      const [before, after] = [model.get("box"), result()];
+      return inside(after) && toCentre(after)[2] >= 1 && after.some((side, i) => side !== before[i]);
+    };
+    return { node, text, works };
   });
-  const sliders = OFFSETS.map(({ name, symbol }, i) =>
-    slider({
+  const why = html("p", { class: "ssd-hint ssd-two-lines" });
+  const node = html(
+    "div",
+    {},
+    html("p", { class: "ssd-label ssd-spaced" }, "Change the object"),
+    html("div", { class: "ssd-buttons", role: "group", "aria-label": "Change the object" }, edits.map((one) => one.node)),
+    why,
+  );
+  const show = () => {
+    for (const one of edits) able(one.node, one.works());
+    const off = edits.filter((one) => !one.works()).map(({ text }) => text);
+    why.textContent = off.length ? `Off now, as it would leave the grid or change nothing: ${off.join(", ")}.` : "";
+  };
+  return { node, show };
+}
+
+// One slider for each offset, with the way it is worked out below it.
+function offsetSliders(model, moved) {
+  const rows = OFFSETS.map(({ name, symbol }, i) => {
+    const { node, set } = slider({
       label: html("span", {}, html("i", {}, "g"), html("sub", {}, symbol), ` ${name}`),
       min: -10,
       max: 10,
       step: 0.1,
       format: (value) => fixed(value, 2),
       change: (value) => {
-        const box = withOffset(model.get("box"), model.get("prior"), model.get("variances"), [width, height], i, value);
-        put(model, { box });
-        show(); // where the border stopped the object, nothing has changed, and the slider must go back
+        const [box, prior, variances, size] = ["box", "prior", "variances", "size"].map((key) => model.get(key));
+        put(model, { box: withOffset(box, prior, variances, size, i, value) });
+        moved(i, value); // where the border stopped the object, nothing has changed, and the slider must go back
       },
-    }),
+    });
+    return { node, set, sum: html("p", { class: "ssd-hint ssd-sum" }) };
+  });
+  const px = (value) => fixed(value, Number.isInteger(roundTo(value, 0.01)) ? 0 : 1);
+  const show = (box, prior, variances) => {
+    const [raw, offsets] = [encode(box, prior, [1, 1]), encode(box, prior, variances)];
+    for (const [i, { set, sum }] of rows.entries()) {
+      set(offsets[i]);
+      const side = px(prior[i < 2 ? i + 2 : i]);
+      const inside = i < 2 ? `(${px(box[i])} − ${px(prior[i])}) / ${side}` : `ln(${px(box[i])} / ${side})`;
+      const variance = variances[i < 2 ? 0 : 1];
+      sum.textContent = `${inside} = ${fixed(raw[i], 3)};  ÷ ${variance} = ${fixed(offsets[i], 2)}`;
+    }
+    return { raw, offsets };
+  };
+  return { node: html("div", { class: "ssd-offsets" }, rows.map(({ node, sum }) => [node, sum])), show };
+}
+
+function render({ model, el }) {
+  const { picture, panel, says, watch, end } = frame(el, model);
+  const drawing = encodingStage(model);
+  const edits = objectButtons(model);
+  picture.append(
+    drawing.node,
+    html(
+      "p",
+      { class: "ssd-hint" },
+      "Drag the object or its corners, or drag the offsets. By keyboard: arrow keys move the object, Shift and arrow keys resize it.",
+    ),
+    edits.node,
   );
-  const sums = OFFSETS.map(() => html("p", { class: "ssd-hint ssd-sum" }));
-  panel.append(shapes.node, html("div", { class: "ssd-offsets" }, sliders.map(({ node }, i) => [node, sums[i]])));
+  const priors = model.get("priors");
+  const shapes = choice({
+    label: "Prior, in pixels",
+    options: priors.map(({ name }, value) => ({ text: name, value })),
+    change: (i) => put(model, { prior: priors[i].prior }),
+  });
+  const sliders = offsetSliders(model, (i, wanted) => {
+    const [box, prior, variances] = ["box", "prior", "variances"].map((key) => model.get(key));
+    show();
+    const got = encode(toCentre(box), toCentre(prior), variances)[i];
+    if (Math.abs(got - wanted) > 0.05) {
+      says(`The border of the grid, or the smallest side of 1 pixel, stops the object at ${OFFSETS[i].name} ${fixed(got, 2)}.`);
+    }
+  });
+  panel.append(shapes.node, sliders.node);
 
   const show = () => {
     const [box, from, variances] = ["box", "prior", "variances"].map((key) => model.get(key));
-    const [b, p] = [toCentre(box), toCentre(from)];
-    const raw = encode(b, p, [1, 1]);
-    const offsets = encode(b, p, variances);
-    object.show();
-    update(prior, boxAttributes(from));
+    drawing.show(box, from);
+    edits.show();
     shapes.set(priors.findIndex((one) => one.prior.every((side, i) => side === from[i])));
-    update(way, { x1: p[0], y1: p[1], x2: b[0], y2: b[1] });
-    [p, b].forEach(([cx, cy], i) => update(dots[i], { cx, cy }));
-    placeTag(tags[1], box, place);
-    // The prior's name stands beside it, on the side that the object is not.
-    const left = b[0] >= p[0];
-    update(tags[0], { x: from[left ? 0 : 2], y: p[1] + 10, "text-anchor": left ? "end" : "start" });
-    const px = (value) => fixed(value, Number.isInteger(roundTo(value, 0.01)) ? 0 : 1);
-    OFFSETS.forEach((_, i) => {
-      sliders[i].set(offsets[i]);
-      const side = px(p[i < 2 ? i + 2 : i]);
-      const inside = i < 2 ? `(${px(b[i])} − ${px(p[i])}) / ${side}` : `ln(${px(b[i])} / ${side})`;
-      const variance = variances[i < 2 ? 0 : 1];
-      sums[i].textContent = `${inside} = ${fixed(raw[i], 3)};  ÷ ${variance} = ${fixed(offsets[i], 2)}`;
-    });
+    const { raw, offsets } = sliders.show(toCentre(box), toCentre(from), variances);
     says(
       `Offsets of the object from the prior: ${OFFSETS.map(({ name }, i) => `${name} ${fixed(offsets[i], 2)}`).join(", ")}. ` +
         `Without the variances: ${raw.map((value) => fixed(value, 3)).join(", ")}.`,
     );
   };
-  const { watch, end } = watching(model);
   watch(["box", "prior", "variances"], show);
   return end;
 }

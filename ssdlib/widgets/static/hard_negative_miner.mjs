@@ -12,6 +12,15 @@ function lossesAt({ positives, sums }, ratio) {
   };
 }
 
+// The rows of the state by name: an object is [box in pixels, label], a positive [box in tenths of a pixel, label], a
+// negative [box, the most likely object, and in thousandths its probability, that of background, the loss, the IoU].
+const objectOf = ([x0, y0, x1, y1, label]) => ({ box: [x0, y0, x1, y1], label });
+const positiveOf = ([x0, y0, x1, y1, label]) => ({ box: [x0, y0, x1, y1].map((side) => side / 10), label });
+function negativeOf([x0, y0, x1, y1, label, ...thousandths]) {
+  const [probability, background, loss, overlap] = thousandths.map((value) => value / 1000);
+  return { box: [x0, y0, x1, y1].map((side) => side / 10), label, probability, background, loss, overlap };
+}
+
 function lossChart(hardness) {
   const [width, height] = [320, 112];
   const [left, right, top, floor] = [34, 316, 8, 88];
@@ -38,55 +47,151 @@ function lossChart(hardness) {
     text(String(hardness.length), { x: right, y: floor + 17 }, "end"),
   );
   const set = (shown, mined) => {
-    [
-      [0, shown],
-      [shown, mined],
-      [mined, hardness.length],
-    ].forEach(([from, to], i) => update(parts[i], { d: area(from, to) }));
+    const cuts = [0, shown, mined, hardness.length];
+    for (const [i, part] of parts.entries()) update(part, { d: area(cuts[i], cuts[i + 1]) });
     update(now, { x1: x(mined), x2: x(mined), y1: top, y2: floor });
   };
   return { node: place.node, set };
 }
 
-function render({ model, el }) {
-  const { picture, panel, says } = frame(el, model.get("title"));
+const shareOf = (part, whole) => `${fixed(whole > 0 ? (100 * part) / whole : 0, 0)} %`;
+
+// The image with objects, positives and mined negatives, the last of them with its name.
+function minerStage(model, names, negatives) {
   const [width, height] = model.get("size");
   const scene = model.get("scene");
-  const names = ["background", ...model.get("classes")];
   const place = stage({ width, height, label: "Positives and mined negatives on the image", image: model.get("image") });
-  const share = (part, whole) => `${fixed(whole > 0 ? (100 * part) / whole : 0, 0)} %`;
-  const pixels = (row) => row.slice(0, 4).map((side) => side / 10);
-
-  const objects = svg(
-    "g",
-    {},
-    scene.objects.map((row) => [
-      boxShape(row, { class: "ssd-box ssd-object-rim" }),
-      boxShape(row, { class: "ssd-box ssd-object" }),
-    ]),
-  );
-  const tags = svg(
-    "g",
-    {},
-    scene.objects.map((row) => {
-      const name = tag(names[row[4]]);
-      placeTag(name, row, place);
-      return name;
-    }),
-  );
-  const line = (row, kind, label) => [
-    boxShape(pixels(row), { class: "ssd-box ssd-line-rim" }),
-    boxShape(pixels(row), { class: `ssd-box ssd-line ${kind}`, style: { stroke: colorOf(label) } }),
+  const rows = scene.objects.map(objectOf);
+  const boxes = rows.map(({ box }) => [
+    boxShape(box, { class: "ssd-box ssd-object-rim" }),
+    boxShape(box, { class: "ssd-box ssd-object" }),
+  ]);
+  const words = rows.map(({ box, label }) => {
+    const name = tag(names[label]);
+    placeTag(name, box, place);
+    return name;
+  });
+  const line = ({ box, label }, kind) => [
+    boxShape(box, { class: "ssd-box ssd-line-rim" }),
+    boxShape(box, { class: `ssd-box ssd-line ${kind}`, style: { stroke: colorOf(label) } }),
   ];
-  const positives = svg("g", {}, scene.positives.map((row) => line(row, "ssd-positive", row[4])));
-  const negatives = svg("g", {});
-  const now = [boxShape([0, 0, 0, 0], { class: "ssd-box ssd-now-rim" }), boxShape([0, 0, 0, 0], { class: "ssd-box ssd-now" })];
+  const layers = {
+    objects: svg("g", {}, boxes),
+    positives: svg("g", {}, scene.positives.map(positiveOf).map((row) => line(row, "ssd-positive"))),
+    negatives: svg("g", {}),
+    tags: svg("g", {}, words),
+  };
+  const frames = ["ssd-box ssd-now-rim", "ssd-box ssd-now"].map((name) => boxShape([0, 0, 0, 0], { class: name }));
   const nowTag = tag("");
   place.node.classList.add("ssd-dim");
-  place.node.append(objects, positives, negatives, ...now, tags, nowTag);
+  place.node.append(layers.objects, layers.positives, layers.negatives, ...frames, layers.tags, nowTag);
+  const show = (shown) => {
+    const on = (name) => model.get("drawn").includes(name);
+    for (const node of [layers.objects, layers.tags]) node.style.display = on("objects") ? "" : "none";
+    layers.positives.style.display = on("positives") ? "" : "none";
+    layers.negatives.replaceChildren(
+      ...(on("negatives") ? negatives.slice(0, shown).flatMap((row) => line(row, "ssd-mined")) : []),
+    );
+    const last = shown > 0 && on("negatives") ? negatives[shown - 1] : null;
+    for (const node of [...frames, nowTag]) node.style.display = last ? "" : "none";
+    if (!last) return;
+    for (const node of frames) update(node, boxAttributes(last.box));
+    nowTag.textContent = `${names[last.label]} ${fixed(last.probability, 2)}`;
+    placeTag(nowTag, last.box.map((side, i) => clamp(side, 0, i % 2 ? height : width)), place);
+  };
+  return { node: place.node, show };
+}
 
-  const chart = lossChart(scene.negatives.map((row) => row[7] / 1000));
+// The loss with all negatives and with the mined ones: sums, and the share of the positives as bars.
+function lossTable(scene) {
+  const losses = table({ caption: "Confidence loss (sums / N)", head: ["counted", "positives", "negatives", "sum"] });
+  losses.node.classList.add("ssd-whole");
+  const bars = ["if all negatives count", "after mining"].map((text) => {
+    const part = html("i", {});
+    const words = html("span", {});
+    return { part, words, text, node: html("div", {}, html("div", { class: "ssd-bar", "aria-hidden": "true" }, part), words) };
+  });
+  const others = readout([{ text: "localization loss (positives only)" }, { text: "sum of both losses, after mining" }]);
+  const show = (mined, loss) => {
+    const [before, after] = [loss.positives + loss.all, loss.positives + loss.negatives];
+    const row = (counted, ...values) => [counted, ...values.map((value) => fixed(value, 2))];
+    losses.set([
+      { cells: row(`all ${thousands(scene.sums.number)}`, loss.positives, loss.all, before) },
+      { cells: row(`${mined} mined`, loss.positives, loss.negatives, after), current: true },
+    ]);
+    for (const [i, whole] of [before, after].entries()) {
+      bars[i].part.style.width = shareOf(loss.positives, whole).replace(" ", "");
+      bars[i].words.textContent = `${shareOf(loss.positives, whole)} ${bars[i].text}`;
+    }
+    others.set([fixed(scene.sums.localization, 2), fixed(scene.sums.localization + after, 2)]);
+    return { before, after };
+  };
+  const nodes = [
+    losses.node,
+    html("p", { class: "ssd-label" }, "Share of the positives in it"),
+    html("div", { class: "ssd-shares" }, bars.map(({ node }) => node)),
+    others.node,
+  ];
+  return { nodes, show };
+}
+
+// What the mined negatives were taken for.
+function claimsTable(names, negatives) {
+  const claims = table({ caption: "Mined, by their most likely object", head: ["object", "negatives"] });
+  claims.node.classList.add("ssd-whole");
+  const show = (mined) => {
+    const counts = names.map((_, label) => negatives.slice(0, mined).filter((row) => row.label === label).length);
+    claims.node.hidden = mined === 0;
+    claims.set(
+      names
+        .map((name, label) => ({ count: counts[label], cells: [[swatch(colorOf(label)), name], String(counts[label])] }))
+        .filter(({ count }) => count > 0)
+        .sort((a, b) => b.count - a.count),
+    );
+  };
+  return { node: claims.node, show };
+}
+
+// The negative that was drawn last, in numbers.
+function oneNegative(names) {
+  const name = html("p", { class: "ssd-label" });
+  const numbers = readout([
+    { text: "rank and loss" },
+    { text: "probability of background" },
+    { text: "most likely object" },
+    { text: "IoU with the nearest object" },
+  ]);
+  const per = (value) => fixed(value, 3);
+  const show = (row, shown, mined) => {
+    if (row) {
+      name.textContent = `Negative ${shown} of ${mined}`;
+      const { loss, background, label, probability, overlap } = row;
+      numbers.set([`${shown}, ${per(loss)}`, per(background), `${names[label]}, ${per(probability)}`, per(overlap)]);
+    } else {
+      name.textContent = mined > 0 ? "No negative drawn yet: go forward" : "None is mined: ask for some for each positive";
+      numbers.set(["–", "–", "–", "–"]);
+    }
+  };
+  return { nodes: [name, numbers.node], show };
+}
+
+function render({ model, el }) {
+  const { picture, panel, says, watch, end } = frame(el, model);
+  const scene = model.get("scene");
+  const names = ["background", ...model.get("classes")];
+  const negatives = scene.negatives.map(negativeOf);
+  const drawing = minerStage(model, names, negatives);
+  const chart = lossChart(negatives.map(({ loss }) => loss));
   const steps = player({ label: "Mined negatives, hardest first", change: (shown) => put(model, { shown }), pause: 350 });
+  const one = oneNegative(names);
+  picture.append(
+    html("div", { class: "ssd-clip" }, drawing.node),
+    html("div", { class: "ssd-spaced" }, steps.node),
+    html("div", { class: "ssd-spaced" }, one.nodes),
+    html("p", { class: "ssd-label ssd-spaced" }, "Loss of the hardest negatives as background"),
+    chart.node,
+    html("p", { class: "ssd-hint" }, "Left of the line: mined. Orange: drawn so far."),
+  );
   const drawn = checks({
     label: "Draw",
     options: [
@@ -96,104 +201,44 @@ function render({ model, el }) {
     ],
     change: (values) => put(model, { drawn: values }),
   });
-  const one = readout([
-    { text: "rank and loss" },
-    { text: "probability of background" },
-    { text: "most likely object" },
-    { text: "IoU with the nearest object" },
-  ]);
-  const oneName = html("p", { class: "ssd-label" });
-  picture.append(
-    html("div", { class: "ssd-clip" }, place.node),
-    html("div", { class: "ssd-spaced" }, steps.node),
-    html("div", { class: "ssd-spaced" }, oneName, one.node),
-    html("p", { class: "ssd-label ssd-spaced" }, "Loss of the hardest negatives as background"),
-    chart.node,
-    html("p", { class: "ssd-hint" }, "Left of the line: mined. Orange: drawn so far."),
-  );
-
   const ratio = slider({
     label: "Negatives for each positive",
     min: 0,
     max: 10,
     step: 1,
-    change: (value) => put(model, { ratio: value, shown: lossesAt(scene, value).mined }),
+    change: (value) => put(model, { ratio: value, shown: Math.min(model.get("shown"), lossesAt(scene, value).mined) }),
   });
-  const losses = table({ caption: "Confidence loss (sums / N)", head: ["counted", "positives", "negatives", "sum"] });
-  losses.node.classList.add("ssd-whole");
-  const bars = ["all", "mined"].map((name) => {
-    const part = html("i", {});
-    const words = html("span", {});
-    return { part, words, node: html("div", {}, html("div", { class: "ssd-bar", "aria-hidden": "true" }, part), words), name };
-  });
-  const others = readout([{ text: "localization loss (positives only)" }, { text: "sum of both losses, after mining" }]);
-  const claims = table({ caption: "Mined, by their most likely object", head: ["object", "negatives"] });
-  claims.node.classList.add("ssd-whole");
-  panel.append(
-    drawn.node,
-    ratio.node,
-    losses.node,
-    html("p", { class: "ssd-label" }, "Share of the positives in it"),
-    html("div", { class: "ssd-shares" }, bars.map(({ node }) => node)),
-    others.node,
-    claims.node,
-  );
+  const losses = lossTable(scene);
+  const claims = claimsTable(names, negatives);
+  panel.append(drawn.node, ratio.node, ...losses.nodes, claims.node);
 
-  const { watch, end } = watching(model);
   watch(["ratio", "shown", "drawn"], () => {
     const wanted = model.get("ratio");
     const { mined, ...loss } = lossesAt(scene, wanted);
     const shown = Math.min(model.get("shown"), mined);
+    const row = shown > 0 ? negatives[shown - 1] : null;
     ratio.set(wanted);
     steps.set(shown, mined);
     chart.set(shown, mined);
     drawn.set(model.get("drawn"));
-    const on = (name) => model.get("drawn").includes(name);
-    for (const node of [objects, tags]) node.style.display = on("objects") ? "" : "none";
-    positives.style.display = on("positives") ? "" : "none";
-    negatives.replaceChildren(
-      ...(on("negatives") ? scene.negatives.slice(0, shown).flatMap((row) => line(row, "ssd-mined", row[4])) : []),
-    );
-    const last = shown > 0 && on("negatives") ? scene.negatives[shown - 1] : null;
-    [...now, nowTag].forEach((node) => (node.style.display = last ? "" : "none"));
-    const per = (value) => fixed(value / 1000, 3);
-    if (last) {
-      now.forEach((node) => update(node, boxAttributes(pixels(last))));
-      nowTag.textContent = `${names[last[4]]} ${fixed(last[5] / 1000, 2)}`;
-      placeTag(nowTag, pixels(last).map((side, i) => clamp(side, 0, i % 2 ? height : width)), place);
-    }
-    const row = shown > 0 ? scene.negatives[shown - 1] : null;
-    oneName.textContent = row ? `Negative ${shown} of ${mined}` : "No negative drawn yet";
-    one.set(row ? [`${shown}, ${per(row[7])}`, per(row[6]), `${names[row[4]]}, ${per(row[5])}`, per(row[8])] : ["–", "–", "–", "–"]);
-
-    const [before, after] = [loss.positives + loss.all, loss.positives + loss.negatives];
-    losses.set([
-      { cells: [`all ${thousands(scene.sums.number)}`, ...[loss.positives, loss.all, before].map((value) => fixed(value, 2))] },
-      { cells: [`${mined} mined`, ...[loss.positives, loss.negatives, after].map((value) => fixed(value, 2))], current: true },
-    ]);
-    [before, after].forEach((whole, i) => {
-      bars[i].part.style.width = share(loss.positives, whole).replace(" ", "");
-      bars[i].words.textContent = `${share(loss.positives, whole)} ${i ? "after mining" : "if all negatives count"}`;
-    });
-    others.set([fixed(scene.sums.localization, 2), fixed(scene.sums.localization + after, 2)]);
-    const counts = names.map((_, label) => scene.negatives.slice(0, mined).filter((entry) => entry[4] === label).length);
-    claims.node.hidden = mined === 0;
-    claims.set(
-      names
-        .map((name, label) => ({ label, count: counts[label], cells: [[swatch(colorOf(label)), name], String(counts[label])] }))
-        .filter(({ count }) => count > 0)
-        .sort((a, b) => b.count - a.count),
-    );
+    drawing.show(shown);
+    one.show(row, shown, mined);
+    claims.show(mined);
+    const { before, after } = losses.show(mined, loss);
+    const per = (value) => fixed(value, 3);
     says(
       row && shown < mined
-        ? `Negative ${shown} of ${mined}, loss ${per(row[7])}: the network gives ${names[row[4]]} ${per(row[5])} and ` +
-            `background ${per(row[6])}; IoU with the nearest object ${per(row[8])}.`
+        ? `Negative ${shown} of ${mined}, loss ${per(row.loss)}: the network gives ${names[row.label]} ${per(row.probability)} ` +
+            `and background ${per(row.background)}; IoU with the nearest object ${per(row.overlap)}.`
         : `${mined} of ${thousands(scene.sums.number)} negatives count. The confidence loss is ${fixed(after, 2)} ` +
-            `in place of ${fixed(before, 2)}, and the positives make up ${share(loss.positives, after)} of it ` +
-            `in place of ${share(loss.positives, before)}.`,
+            `in place of ${fixed(before, 2)}, and the positives make up ${shareOf(loss.positives, after)} of it ` +
+            `in place of ${shareOf(loss.positives, before)}.`,
     );
   });
-  return () => (steps.stop(), end());
+  return () => {
+    steps.stop();
+    end();
+  };
 }
 
 export default { render };

@@ -1,7 +1,7 @@
 // JaccardPlayground: two boxes, what they share, what they cover, and the ratio of the two.
 
 function render({ model, el }) {
-  const { picture, panel, says } = frame(el, model.get("title"));
+  const { picture, panel, says, watch, end } = frame(el, model);
   const [width, height] = model.get("size");
   const names = ["A", "B"];
   const keys = ["box_a", "box_b"];
@@ -49,10 +49,9 @@ function render({ model, el }) {
     html("p", { class: "ssd-hint" }, "The mark on the bar is 0.5, the threshold of matching."),
   );
 
-  const { watch, end } = watching(model);
   watch(keys, () => {
     const [a, b] = keys.map((key) => model.get(key));
-    boxes.forEach(({ show }) => show());
+    for (const { show } of boxes) show();
     [a, b].forEach((box, i) => {
       update(union[i], boxAttributes(box));
       placeTag(tags[i], box, place);

@@ -23,7 +23,9 @@ class PageModel {
 }
 
 function mountAll(modules) {
-  for (const place of document.querySelectorAll(".ssd-widget-place:not([data-live])")) {
+  /** @type {NodeListOf<HTMLElement & {model: PageModel}>} */
+  const places = document.querySelectorAll(".ssd-widget-place:not([data-live])");
+  for (const place of places) {
     const model = new PageModel(JSON.parse(place.querySelector("script").textContent));
     const el = document.createElement("div");
     el.className = "ssd-live";

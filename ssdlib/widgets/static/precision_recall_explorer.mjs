@@ -59,10 +59,9 @@ function curvePlot() {
   return { node: place.node, layers, x, y, left, bottom };
 }
 
-function render({ model, el }) {
-  const { picture, panel, says } = frame(el, model.get("title"));
+// What is chosen, and what follows from it.
+function prScene(model) {
   const classes = model.get("classes");
-  const labels = Object.keys(model.get("curves")).map(Number);
   const key = () => String(model.get("iou_threshold"));
   const listed = () => {
     const least = Math.round(1000 * model.get("min_score"));
@@ -76,8 +75,73 @@ function render({ model, el }) {
     const last = Math.max(0, listed().length - 1);
     if (model.get("error") > last) put(model, { error: last });
   };
+  const now = () => {
+    const own = model.get("label");
+    const rule = model.get("ap");
+    const { scores, objects, outcomes } = model.get("curves")[own];
+    const curve = curveOf(outcomes[key()], objects);
+    const count = countAbove(scores, model.get("min_score"));
+    const here = count ? curve[count - 1] : { recall: 0, precision: 0, hits: 0, counted: 0 };
+    const found = listed();
+    const shown = found[clamp(model.get("error"), 0, found.length - 1)];
+    const averages = model.get("averages")[key()][rule];
+    return { own, name: classes[own - 1], minScore: model.get("min_score"), rule, objects, curve, count, here, found, shown, averages };
+  };
+  return { classes, key, change, now };
+}
 
-  const plot = curvePlot();
+// The area under the envelope, or bars at the eleven recalls.
+function drawRule(layer, plot, { curve, rule }) {
+  if (rule === "area") {
+    let d = `M${plot.x(0)},${plot.y(0)}`;
+    for (const [i, height] of envelopeOf(curve).entries()) d += `V${plot.y(height)}H${plot.x(curve[i].recall)}`;
+    layer.replaceChildren(svg("path", { class: "ssd-pr-area", d: `${d}V${plot.y(0)}Z` }));
+    return;
+  }
+  layer.replaceChildren(
+    ...elevenPoints(curve).flatMap((height, k) => [
+      svg("line", { class: "ssd-pr-bar", x1: plot.x(k / 10), x2: plot.x(k / 10), y1: plot.y(0), y2: plot.y(height) }),
+      svg("path", { class: "ssd-pr-point", d: `M${plot.x(k / 10) - 5},${plot.y(height)}h10` }),
+    ]),
+  );
+}
+
+// The curve: solid down to the threshold, with the point there, and a cross for each false positive.
+function drawCurve(plot, now) {
+  const { name, minScore, curve, count, here, found, shown } = now;
+  const [area, rest, line, guides, marks] = plot.layers;
+  drawRule(area, plot, now);
+  const path = (some) =>
+    some
+      .filter(({ counted }) => counted > 0)
+      .map((p, i) => `${i ? "L" : "M"}${plot.x(p.recall)},${plot.y(p.precision)}`)
+      .join("");
+  rest.replaceChildren(svg("path", { class: "ssd-pr-rest", d: path(curve) }));
+  line.replaceChildren(svg("path", { class: "ssd-pr-line", d: path(curve.slice(0, count)) }));
+  const at = { cx: plot.x(here.recall), cy: plot.y(here.precision) };
+  const any = here.counted > 0;
+  guides.replaceChildren();
+  if (any) guides.append(svg("path", { class: "ssd-pr-guide", d: `M${plot.left},${at.cy}H${at.cx}V${plot.bottom}` }));
+  marks.replaceChildren(
+    ...found.map((one) => {
+      const [cx, cy] = [plot.x(curve[one.rank].recall), plot.y(curve[one.rank].precision)];
+      return svg("path", {
+        class: one === shown ? "ssd-pr-false ssd-pr-shown" : "ssd-pr-false",
+        d: `M${cx - 5},${cy - 5}l10,10m0,-10l-10,10`,
+      });
+    }),
+  );
+  if (any) marks.append(svg("circle", { class: "ssd-pr-here", ...at }));
+  update(plot.node, {
+    "aria-label":
+      `Precision-recall curve of ${name}. At a score of ${fixed(minScore)}: ` +
+      `recall ${fixed(here.recall)}, precision ${any ? fixed(here.precision) : "no detection"}.`,
+  });
+}
+
+// Threshold, class, least overlap, and the rule of the average precision.
+function prControls(model, { classes, change }) {
+  const labels = Object.keys(model.get("curves")).map(Number);
   const score = slider({
     label: "score threshold (min_score)",
     min: 0.01,
@@ -86,9 +150,6 @@ function render({ model, el }) {
     format: (value) => value.toFixed(2),
     change: (value) => change({ min_score: value }),
   });
-  const legend = html("p", { class: "ssd-hint" });
-  picture.append(plot.node, score.node, legend);
-
   const label = select({
     label: "Class",
     options: labels.map((value) => ({ value, text: classes[value - 1] })),
@@ -107,27 +168,27 @@ function render({ model, el }) {
     ],
     change: (value) => put(model, { ap: value }),
   });
-  const numbers = readout([
-    { text: "recall" },
-    { text: "precision" },
-    { text: "AP, whole list" },
-    { text: "AP, list cut here" },
-    { text: "mAP of all classes" },
-  ]);
-  panel.append(label.node, threshold.node, rule.node, numbers.node);
+  const show = () => {
+    label.set(model.get("label"));
+    threshold.set(model.get("iou_threshold"));
+    rule.set(model.get("ap"));
+    score.set(model.get("min_score"));
+  };
+  return { score: score.node, nodes: [label.node, threshold.node, rule.node], show };
+}
 
-  const tile = model.get("tile");
-  const columns = model.get("columns");
+// A part of the sheet of photographs with its box (in the colour of the class) and the objects (dashed).
+function shots(model) {
+  const [tile, columns, sheet] = ["tile", "columns", "sheet"].map((name) => model.get(name));
   const rows = Math.max(1, Math.ceil(model.get("errors").length / columns));
-  const sheet = model.get("sheet");
-  // A picture of the sheet with its box (the class's colour) and the objects (dashed).
-  const shot = (error, attributes) =>
-    svg(
+  return (error, attributes) => {
+    const part = `${(error.tile % columns) * tile} ${Math.floor(error.tile / columns) * tile} ${tile} ${tile}`;
+    return svg(
       "svg",
       { class: "ssd-pr-shot", viewBox: `0 0 ${tile} ${tile}`, ...attributes },
       svg(
         "svg",
-        { width: tile, height: tile, viewBox: `${(error.tile % columns) * tile} ${Math.floor(error.tile / columns) * tile} ${tile} ${tile}` },
+        { width: tile, height: tile, viewBox: part },
         svg("image", { href: sheet, width: columns * tile, height: rows * tile }),
       ),
       error.objects.map((corners) => [
@@ -137,146 +198,111 @@ function render({ model, el }) {
       boxShape(error.box, { class: "ssd-box ssd-pr-rim" }),
       boxShape(error.box, { class: "ssd-box ssd-pr-box", style: { stroke: colorOf(error.label) } }),
     );
+  };
+}
+
+// Why a detection is false: in two words, and in a sentence.
+function reasonOf({ why, overlap, label, nearest }, classes, key) {
+  const name = classes[label - 1];
+  const [other, near] = nearest ? [classes[nearest[0] - 1], fixed(nearest[1])] : ["", fixed(0)];
+  return {
+    duplicate: ["second box", `A better detection has already found the ${name} that it overlaps by ${fixed(overlap)}.`],
+    "badly placed": ["wrong place", `The nearest ${name} overlaps it by ${fixed(overlap)} only; ${key} would be enough.`],
+    "wrong class": ["wrong class", `The object is of the class ${other}. It overlaps it by ${near}.`],
+    background: ["background", nearest ? `It overlaps no ${name}, and a ${other} by ${near} only.` : "No object is near."],
+  }[why[key]];
+}
+
+// The false positives as small pictures to choose from, and one of them large with its reason.
+function falsePositives(model, { classes, key }) {
+  const shot = shots(model);
   const heading = html("p", { class: "ssd-label" });
   const strip = html("div", { class: "ssd-pr-strip", role: "group", "aria-label": "False positives, best score first" });
   const large = html("div", { class: "ssd-pr-large" });
-  picture.parentNode.after(html("div", { class: "ssd-pr-errors" }, heading, strip, large));
-
-  const reason = ({ why, overlap, label: own, nearest }) => {
-    const name = classes[own - 1];
-    const other = nearest && classes[nearest[0] - 1];
-    return {
-      duplicate: [
-        "second box",
-        `A better detection has already found the ${name} that it overlaps by ${fixed(overlap)}.`,
-      ],
-      "badly placed": [
-        "wrong place",
-        `The nearest ${name} overlaps it by ${fixed(overlap)} only; ${key()} would be enough.`,
-      ],
-      "wrong class": ["wrong class", `The object is of the class ${other}. It overlaps it by ${fixed(nearest?.[1] ?? 0)}.`],
-      background: [
-        "background",
-        nearest ? `It overlaps no ${name}, and a ${other} by ${fixed(nearest[1])} only.` : "No object is near.",
-      ],
-    }[why[key()]];
+  const small = (one, i, { found, shown }) =>
+    html(
+      "button",
+      {
+        type: "button",
+        class: "ssd-pr-choose",
+        "aria-pressed": String(one === shown),
+        "aria-label": `False positive ${i + 1} of ${found.length}: ${reasonOf(one, classes, key())[0]}, score ${fixed(one.score / 1000)}`,
+        click: () => put(model, { error: i }),
+      },
+      shot(one, { "aria-hidden": "true" }),
+      html("span", {}, fixed(one.score / 1000)),
+    );
+  const explained = (one, name) => {
+    const [short, long] = reasonOf(one, classes, key());
+    const score = `${name}, score ${fixed(one.score / 1000, 3)}, ${one.image}. Solid: the detection. Dashed: true objects.`;
+    return [
+      shot(one, { role: "img", "aria-label": `Part of ${one.image} with the detection, and the objects dashed` }),
+      html(
+        "div",
+        {},
+        html("p", { class: "ssd-big" }, html("strong", {}, short)),
+        html("p", {}, long),
+        html("p", { class: "ssd-hint" }, score),
+      ),
+    ];
   };
+  const show = (now) => {
+    const { name, minScore, here, found, shown } = now;
+    const wrong = here.counted - here.hits;
+    heading.textContent =
+      `False positives with a score of at least ${fixed(minScore)}: ${wrong}` +
+      (wrong > found.length ? `, the first ${found.length} shown` : "");
+    const held = document.activeElement?.closest?.(".ssd-pr-strip") === strip;
+    const buttons = found.map((one, i) => small(one, i, now));
+    strip.replaceChildren(...buttons);
+    if (held) buttons[found.indexOf(shown)]?.focus(); // the buttons are new: the keyboard stays where it was
+    const none = [html("p", { class: "ssd-hint" }, "None at this threshold. Move it to the left.")];
+    large.replaceChildren(...(shown ? explained(shown, name) : none));
+  };
+  return { node: html("div", { class: "ssd-pr-errors" }, heading, strip, large), show };
+}
 
-  const { watch, end } = watching(model);
+function render({ model, el }) {
+  const { picture, panel, says, watch, end } = frame(el, model);
+  const scene = prScene(model);
+  const plot = curvePlot();
+  const controls = prControls(model, scene);
+  const legend = html("p", { class: "ssd-hint" });
+  const numbers = readout([
+    { text: "recall" },
+    { text: "precision" },
+    { text: "AP, whole list" },
+    { text: "AP, list cut here" },
+    { text: "mAP of all classes" },
+  ]);
+  const errors = falsePositives(model, scene);
+  picture.append(plot.node, controls.score, legend);
+  panel.append(...controls.nodes, numbers.node);
+  picture.parentNode.after(errors.node);
+
   watch(["label", "min_score", "iou_threshold", "ap", "error"], () => {
-    const own = model.get("label");
-    const { scores, objects, outcomes } = model.get("curves")[own];
-    const average = model.get("averages")[key()][model.get("ap")];
-    const curve = curveOf(outcomes[key()], objects);
-    const count = countAbove(scores, model.get("min_score"));
-    const here = count ? curve[count - 1] : { recall: 0, precision: 0, hits: 0, counted: 0 };
-    label.set(own);
-    threshold.set(model.get("iou_threshold"));
-    rule.set(model.get("ap"));
-    score.set(model.get("min_score"));
-
-    const [area, rest, line, guides, marks] = plot.layers;
-    const points = curve.filter(({ counted }) => counted > 0);
-    const path = (some) => some.map((p, i) => `${i ? "L" : "M"}${plot.x(p.recall)},${plot.y(p.precision)}`).join("");
-    if (model.get("ap") === "area") {
-      let d = `M${plot.x(0)},${plot.y(0)}`;
-      envelopeOf(curve).forEach((height, i) => {
-        d += `V${plot.y(height)}H${plot.x(curve[i].recall)}`;
-      });
-      area.replaceChildren(svg("path", { class: "ssd-pr-area", d: `${d}V${plot.y(0)}Z` }));
-    } else {
-      area.replaceChildren(
-        ...elevenPoints(curve).map((height, k) => [
-          svg("line", { class: "ssd-pr-bar", x1: plot.x(k / 10), x2: plot.x(k / 10), y1: plot.y(0), y2: plot.y(height) }),
-          svg("path", { class: "ssd-pr-point", d: `M${plot.x(k / 10) - 5},${plot.y(height)}h10` }),
-        ]).flat(),
-      );
-    }
-    rest.replaceChildren(svg("path", { class: "ssd-pr-rest", d: path(points) }));
-    const drawn = curve.slice(0, count).filter(({ counted }) => counted > 0);
-    line.replaceChildren(svg("path", { class: "ssd-pr-line", d: path(drawn) }));
-    const at = { cx: plot.x(here.recall), cy: plot.y(here.precision) };
-    guides.replaceChildren(
-      ...(here.counted
-        ? [svg("path", { class: "ssd-pr-guide", d: `M${plot.left},${at.cy}H${at.cx}V${plot.bottom}` })]
-        : []),
-    );
-    const found = listed();
-    const shown = found[clamp(model.get("error"), 0, found.length - 1)];
-    marks.replaceChildren(
-      ...found.map((one) => {
-        const [cx, cy] = [plot.x(curve[one.rank].recall), plot.y(curve[one.rank].precision)];
-        return svg("path", {
-          class: one === shown ? "ssd-pr-false ssd-pr-shown" : "ssd-pr-false",
-          d: `M${cx - 5},${cy - 5}l10,10m0,-10l-10,10`,
-        });
-      }),
-      ...(here.counted ? [svg("circle", { class: "ssd-pr-here", ...at })] : []),
-    );
-
-    legend.replaceChildren(
+    const now = scene.now();
+    const { own, minScore, rule, objects, curve, count, here, averages } = now;
+    controls.show();
+    drawCurve(plot, now);
+    errors.show(now);
+    legend.textContent =
       "Solid: the list down to the threshold. Dashed: the rest. Crosses: the false positives below. " +
-        (model.get("ap") === "area"
-          ? "The shaded area, below the best precision at that recall or beyond, is the AP."
-          : "Bars: the best precision at that recall or beyond; their mean is the AP."),
-    );
-    const exact = here.counted ? fixed(here.precision) : "no detection";
-    update(plot.node, {
-      "aria-label":
-        `Precision-recall curve of ${classes[own - 1]}. At a score of ${fixed(model.get("min_score"))}: ` +
-        `recall ${fixed(here.recall)}, precision ${exact}.`,
-    });
+      (rule === "area"
+        ? "The shaded area, below the best precision at that recall or beyond, is the AP."
+        : "Bars: the best precision at that recall or beyond; their mean is the AP.");
     numbers.set([
       `${here.hits} of ${objects} objects = ${fixed(here.recall)}`,
       here.counted ? `${here.hits} of ${here.counted} detections = ${fixed(here.precision)}` : "no detection",
-      fixed(average[own], 3),
-      fixed(averagePrecision(curve.slice(0, count), model.get("ap")), 3),
-      fixed(average.mean, 3),
+      fixed(averages[own], 3),
+      fixed(averagePrecision(curve.slice(0, count), rule), 3),
+      fixed(averages.mean, 3),
     ]);
-
-    const wrong = here.counted - here.hits;
-    heading.replaceChildren(
-      `False positives with a score of at least ${fixed(model.get("min_score"))}: ${wrong}` +
-        (wrong > found.length ? `, the first ${found.length} shown` : ""),
-    );
-    const held = document.activeElement?.closest?.(".ssd-pr-strip") === strip;
-    strip.replaceChildren(
-      ...found.map((one, i) =>
-        html(
-          "button",
-          {
-            type: "button",
-            class: "ssd-pr-choose",
-            "aria-pressed": String(one === shown),
-            "aria-label": `False positive ${i + 1} of ${found.length}: ${reason(one)[0]}, score ${fixed(one.score / 1000)}`,
-            click: () => put(model, { error: i }),
-          },
-          shot(one, { "aria-hidden": "true" }),
-          html("span", {}, fixed(one.score / 1000)),
-        ),
-      ),
-    );
-    if (held) strip.children[found.indexOf(shown)]?.focus(); // the buttons are new: the keyboard stays where it was
-    if (shown) {
-      const [short, long] = reason(shown);
-      large.replaceChildren(
-        shot(shown, { role: "img", "aria-label": `Part of ${shown.image} with the detection, and the objects dashed` }),
-        html(
-          "div",
-          {},
-          html("p", { class: "ssd-big" }, html("strong", {}, short)),
-          html("p", {}, long),
-          html("p", { class: "ssd-hint" }, `${classes[own - 1]}, score ${fixed(shown.score / 1000, 3)}, ${shown.image}. Solid: the detection. Dashed: true objects.`),
-        ),
-      );
-    } else {
-      large.replaceChildren(html("p", { class: "ssd-hint" }, "None at this threshold. Move it to the left."));
-    }
     says(
       here.counted
-        ? `At a score of ${fixed(model.get("min_score"))} the detector finds ${here.hits} of ${objects} objects ` +
+        ? `At a score of ${fixed(minScore)} the detector finds ${here.hits} of ${objects} objects ` +
             `(recall ${fixed(here.recall)}); ${here.hits} of its ${here.counted} detections are right (precision ${fixed(here.precision)}).`
-        : `No detection has a score of ${fixed(model.get("min_score"))}: recall 0, and no precision.`,
+        : `No detection has a score of ${fixed(minScore)}: recall 0, and no precision.`,
     );
   });
   return end;

@@ -4,7 +4,7 @@
 const withCode = (text) => text.split("`").map((piece, i) => (i % 2 ? html("code", {}, piece) : piece));
 
 function render({ model, el }) {
-  const { root, says } = frame(el, model.get("title"));
+  const { root, says, watch, end } = frame(el, model);
   const questions = model.get("questions");
   const choose = (number, answer) => {
     const chosen = [...model.get("chosen")];
@@ -13,7 +13,8 @@ function render({ model, el }) {
   };
 
   const asked = questions.map(({ question, answers }, number) => {
-    const name = `ssd-quiz-${(instances += 1)}`;
+    instances += 1;
+    const name = `ssd-quiz-${instances}`;
     const inputs = answers.map((_, k) =>
       html("input", { type: "radio", name, value: k, change: () => choose(number, k) }),
     );
@@ -27,11 +28,11 @@ function render({ model, el }) {
       reply,
     );
     const show = (k) => {
-      inputs.forEach((input, i) => (input.checked = i === k));
-      rows.forEach((row, i) => {
+      for (const [i, row] of rows.entries()) {
+        inputs[i].checked = i === k;
         row.classList.toggle("ssd-right", i === k && answers[i].right);
         row.classList.toggle("ssd-wrong", i === k && !answers[i].right);
-      });
+      }
       const answer = answers[k];
       const text = answer ? [html("strong", {}, answer.right ? "✓ Right. " : "✗ Not right. "), withCode(answer.why)] : [];
       if (reply.dataset.answer !== String(k)) reply.replaceChildren(...text.flat()); // said once, not at every change
@@ -41,10 +42,9 @@ function render({ model, el }) {
   });
   root.querySelector(".ssd-columns").replaceWith(html("div", { class: "ssd-quiz" }, asked.map(({ node }) => node)));
 
-  const { watch, end } = watching(model);
   watch(["chosen"], () => {
     const chosen = model.get("chosen");
-    asked.forEach(({ show }, number) => show(chosen[number]));
+    for (const [number, { show }] of asked.entries()) show(chosen[number]);
     const right = questions.filter(({ answers }, number) => answers[chosen[number]]?.right).length;
     const done = chosen.filter((k) => k >= 0).length;
     says(done === 0 ? "Choose an answer; each has a reply." : `${right} of ${questions.length} right so far.`);

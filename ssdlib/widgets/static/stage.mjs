@@ -32,18 +32,23 @@ function gridLines({ width, height }, step = 20) {
   return grid;
 }
 
+const HAIR = 0.01; // a rectangle without a side is not drawn at all: a box without area is as thin as a hair
+
+/** @param {number[]} box */
 const boxAttributes = ([x0, y0, x1, y1]) => ({
   x: x0,
   y: y0,
-  width: Math.max(0, x1 - x0),
-  height: Math.max(0, y1 - y0),
+  width: Math.max(HAIR, x1 - x0),
+  height: Math.max(HAIR, y1 - y0),
 });
 
+/** @type {(box: number[], attributes?: object) => SVGElement} */
 const boxShape = (box, attributes = {}) => svg("rect", { class: "ssd-box", ...boxAttributes(box), ...attributes });
 
 // A word at the upper left corner of a box: above its edge, or inside where there is no room above.
 const tag = (words) => svg("text", { class: "ssd-tag" }, words);
 
+/** @type {(text: SVGElement, box: number[], place: {width: number, height: number}) => void} */
 function placeTag(text, [x0, y0, x1], { width, height }) {
   const right = x0 > 0.75 * width;
   const above = y0 > 0.08 * height;
