@@ -181,7 +181,8 @@ def test_ring_of_a_slider_strikes_no_words(show: OpenPage) -> None:
     page.keyboard.press("ArrowRight")
     gaps = page.evaluate(
         """() => {
-            const input = document.activeElement, style = getComputedStyle(input), frame = input.getBoundingClientRect();
+            const input = document.activeElement, style = getComputedStyle(input);
+            const frame = input.getBoundingClientRect();
             const reach = parseFloat(style.outlineOffset) + parseFloat(style.outlineWidth);
             const label = input.previousElementSibling.getBoundingClientRect();
             const below = input.closest('label').nextElementSibling.getBoundingClientRect();
