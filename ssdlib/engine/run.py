@@ -29,7 +29,7 @@ from ssdlib.engine.loading import (
 from ssdlib.engine.run_lock import locked
 from ssdlib.model import SSD, build_model
 from ssdlib.training import TrainState, training_loop
-from ssdlib.zoo.checkpoint import load_model, save_model
+from ssdlib.zoo.checkpoint import load_model, not_finite, save_model
 from ssdlib.zoo.imagenet import classifier_weights
 
 _Batch = TypeVar("_Batch")
@@ -181,11 +181,11 @@ def require_finite(state: TrainState) -> None:
         FloatingPointError: the message names the step and a tensor.
     """
     for module in (state.model, state.average):
-        broken = [name for name, tensor in module.state_dict().items() if not tensor.isfinite().all()]
+        broken = not_finite(module.state_dict())
         if broken:
             raise FloatingPointError(
-                f"after step {state.step} {len(broken)} tensors of the weights are not finite, the first is "
-                f"{broken[0]}; they are not saved, and a lower learning rate may help"
+                f"after step {state.step} the weights are not finite, the first of them in {broken}; they are not "
+                f"saved, and a lower learning rate may help"
             )
 
 

@@ -241,7 +241,7 @@ def test_an_absurd_learning_rate_stops_the_run(sample: Images, tmp_path: Path):
 def test_the_last_update_is_checked_too(sample: Images, tmp_path: Path):
     """Loss and gradient of the only step are finite; what it makes of the weights is not."""
     config = replace(QUICK, iterations=1, learning_rate=1e38)
-    with pytest.raises(FloatingPointError, match=r"after step 1 \d+ tensors of the weights are not finite, .*backbone"):
+    with pytest.raises(FloatingPointError, match=r"after step 1 the weights are not finite, .*backbone"):
         train(config, four(sample), tmp_path, progress=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
 
@@ -257,7 +257,7 @@ def test_a_state_that_is_not_finite_never_takes_the_place_of_a_good_one(
             average.class_head.convolutions[0].bias.data[0] = math.nan
 
     monkeypatch.setattr(training, "update_average", poisoned)
-    with pytest.raises(FloatingPointError, match=r"after step 3 1 tensors .* class_head\.convolutions\.0\.bias"):
+    with pytest.raises(FloatingPointError, match=r"after step 3 the weights .* class_head\.convolutions\.0\.bias"):
         train(replace(QUICK, iterations=9), sample, tmp_path, progress=False, save_every=1)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
 
