@@ -206,7 +206,9 @@ def training(bfloat16: bool, images: int = 4, name: str = "ssd300_vgg16") -> Pai
 
 def inference(bfloat16: bool, images: int, classes: int = 21, name: str = "ssd300_vgg16") -> Pair:
     """Network and detection. Theirs always in float32."""
-    theirs = detector(classes, name).eval()
+    theirs: Any = detector(classes, name).eval()
+    # Those of SSD300 and of our `detect`; SSDLite has others.
+    theirs.score_thresh, theirs.nms_thresh, theirs.topk_candidates, theirs.detections_per_img = 0.01, 0.45, 400, 200
     ours = from_torchvision(theirs).to(memory_format=torch.channels_last)
     size = ours.recipe.image_size
     batch = torch.rand(images, 3, size, size, generator=torch.Generator().manual_seed(7))
