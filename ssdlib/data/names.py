@@ -10,6 +10,7 @@ from typing import Any
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's controls, halves of surrogate pairs, ends of lines and of paragraphs
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they change the order of what follows
 _MOST_SHOWN = 200
+_LONGEST = 255  # characters; no system has longer names of files
 
 
 def check_name(name: Any, what: str) -> str:
@@ -20,13 +21,16 @@ def check_name(name: Any, what: str) -> str:
         what: what it names, for the message, such as "the class".
 
     Raises:
-        ValueError: the name is no text, is empty or blank, or has a control character (which can recolour a terminal
-            or fake a line), a character that turns the direction of writing, or half a surrogate pair.
+        ValueError: the name is no text, is empty or blank, is longer than 255 characters, or has a control character
+            (which can recolour a terminal or fake a line), a character that turns the direction of writing, or half a
+            surrogate pair.
     """
     if not isinstance(name, str):
         raise ValueError(f"{what} must be a text, got {shown(name)}")
     if not name.strip():
         raise ValueError(f"{what} {name!r} is empty")
+    if len(name) > _LONGEST:
+        raise ValueError(f"{what} {shown(name)} has {len(name)} characters, more than {_LONGEST}")
     if not _is_clean(name):
         raise ValueError(f"{what} {shown(name)} has a control character, or one that cannot be shown")
     return name

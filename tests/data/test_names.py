@@ -47,6 +47,12 @@ def test_only_texts_are_names(name: Any):
         check_name(name, "the class")
 
 
+def test_names_without_end_are_refused():
+    assert check_name("x" * 255, "the class")
+    with pytest.raises(ValueError, match=r"^the class 'xxx.*x\.\.\. has 256 characters, more than 255$"):
+        check_name("x" * 256, "the class")
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_names_of_any_script_are_good(name: str):
     assert check_name(name, "the class") == name
