@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test check lint browser pdf notebooks student lab constraints clean distclean
+.PHONY: help book test check fuzz lint browser pdf notebooks student lab constraints clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+MINUTES ?= 10
+fuzz: $(INSTALLED) ## Throw hostile input at the package for MINUTES=10, each time other cases
+	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES) --seed $$(date +%s)
 
 pdf: book browser ## Print the book to _build/ssd-from-scratch.pdf
 	$(BIN)/python tools/print_book.py

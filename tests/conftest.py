@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -16,7 +18,11 @@ settings.register_profile(
     max_examples=60,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("ssdlib")
+# Other examples each time, and more of them: what the nightly job runs. A failure prints how to repeat it.
+settings.register_profile(
+    "random", settings.get_profile("ssdlib"), derandomize=False, max_examples=300, print_blob=True
+)
+settings.load_profile("random" if os.environ.get("SSDLIB_EXAMPLES") == "random" else "ssdlib")
 
 
 def pytest_configure() -> None:

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
@@ -162,7 +163,7 @@ def fetch(
             if that is not known), or the URL is not one of HTTP.
         OSError: as :func:`download_voc` says.
     """
-    if not url.startswith(("http://", "https://")):
+    if not _is_http(url):
         raise ValueError(f"the URL must begin with http:// or https://, got {url!r}")
     if path.exists():
         _check_sum(path, path, md5)
@@ -212,12 +213,34 @@ def _download(url: str, part: Path, most: int, progress: bool, pause: Callable[[
     return in_pieces
 
 
+class _Redirections(HTTPRedirectHandler):
+    """Follow a server to another address, but not to another protocol, and without reading what it says of that."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Request | None:
+        """The request for the new address, None for an address that is not one of HTTP: then the answer is an error."""
+        return super().redirect_request(req, fp, code, msg, headers, newurl) if _is_http(newurl) else None
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """As the base class, which reads the whole body: that may have no end."""
+        fp.read = lambda *_: b""
+        return super().http_error_302(req, fp, code, msg, headers)
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+_OPENER = build_opener(_Redirections)
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
 def _request(url: str, part: Path, most: int, progress: bool) -> str | None:
     """One request for what is missing; None if the file is complete then, or what cut it short."""
     have = _size(part)
     try:
         request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        response = urlopen(request, timeout=_TIMEOUT)
+        response = _OPENER.open(request, timeout=_TIMEOUT)
     except HTTPError as error:
         error.close()
         if error.code == 416 and have:  # nothing is left to send, if `part` is of this file; its sum will tell
@@ -286,8 +309,8 @@ def unpack(path: Path, root: Path, name: str, *, progress: bool = True) -> None:
     """Unpack the folder `VOCdevkit/<name>` of a tar archive to `root/<name>`, aside first; files there are replaced.
 
     Raises:
-        ValueError: it is no tar archive, or a member is not a file or folder below `VOCdevkit/<name>`. Nothing of the
-            archive is in place then.
+        ValueError: it is no tar archive, or a member is not a file or folder below `VOCdevkit/<name>`, or is one with
+            holes. Nothing of the archive is in place then.
         OSError: the disk is full; or this Python is too old to unpack safely (before 3.10.12 and 3.11.4).
     """
     _require_safe_unpacking()
@@ -306,8 +329,10 @@ def unpack(path: Path, root: Path, name: str, *, progress: bool = True) -> None:
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 os.replace(source, target)
-    except tarfile.TarError as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}; remove it and run again") from error
+    except _StrangeMember:
+        raise
+    except (tarfile.TarError, ArithmeticError, LookupError, ValueError) as error:
+        raise ValueError(f"{path} cannot be unpacked: {printable(error)}; remove it and run again") from error
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}; run again when that is mended", str(path)) from error
     finally:
@@ -319,11 +344,15 @@ def _require_safe_unpacking() -> None:
         raise OSError("this Python cannot unpack archives safely: use 3.10.12, 3.11.4, 3.12 or a later one")
 
 
+class _StrangeMember(ValueError):
+    """A member of an archive that is not taken."""
+
+
 def _refuse_strangers(path: Path, member: tarfile.TarInfo, name: str) -> None:
     parts = PurePosixPath(member.name).parts
     inside = parts[:2] == ("VOCdevkit", name)[: len(parts)] and ".." not in parts
-    if not inside or not (member.isfile() or member.isdir()):
-        raise ValueError(f"{path}: the member {member.name!r} is not a file or folder below VOCdevkit/{name}")
+    if not inside or member.issparse() or not (member.isfile() or member.isdir()):
+        raise _StrangeMember(f"{path}: the member {shown(member.name)} is not a file or folder below VOCdevkit/{name}")
 
 
 def _check_space(folder: Path, needed: int, purpose: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's controls, halves of surrogate pairs, ends of lines and of paragraphs
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they change the order of what follows
 _MOST_SHOWN = 200
-_LONGEST = 255  # characters; no system has longer names of files
+_LONGEST = 255  # no system has longer names of files
 
 
 def check_name(name: Any, what: str) -> str:
@@ -40,11 +40,15 @@ def check_file_name(name: Any, what: str) -> str:
     """Return a file name, perhaps with folders, that can be shown and stays in its folder on any system.
 
     Raises:
-        ValueError: as :func:`check_name`; or the name is absolute, begins with a drive, or has a part "..".
+        ValueError: as :func:`check_name`; or the name is absolute, begins with a drive, or has a part ".." or one of
+            more than 255 bytes.
     """
     check_name(name, what)
     drive_or_root = PureWindowsPath(name).anchor or PureWindowsPath(name).drive or PurePosixPath(name).anchor
-    if drive_or_root or ".." in re.split(r"[/\\]", name):
+    parts = re.split(r"[/\\]", name)
+    if max(len(part.encode()) for part in parts) > _LONGEST:
+        raise ValueError(f"{what} {shown(name)} has a part of more than {_LONGEST} bytes")
+    if drive_or_root or ".." in parts:
         raise ValueError(f"{what} {shown(name)} leads out of the data set")
     return name
 

@@ -121,7 +121,7 @@ class NmsStepper(BookWidget):
         passed = scores >= self.min_score
         rounds: list[tuple[int, dict[int, float]]] = []
         for group in self._groups():
-            waiting = (passed & torch.isin(labels, torch.tensor(group))).nonzero().squeeze(1)
+            waiting = (passed & torch.isin(labels, torch.tensor(group, dtype=torch.int64))).nonzero().squeeze(1)
             kept = waiting[nms(boxes[waiting], scores[waiting], self.max_overlap)]
             overlap = iou(boxes[kept], boxes[waiting])  # (rounds, waiting)
             # Whoever is kept first of those that overlap a candidate too much suppresses it.

@@ -51,6 +51,9 @@ def test_names_without_end_are_refused():
     assert check_name("x" * 255, "the class")
     with pytest.raises(ValueError, match=r"^the class 'xxx.*x\.\.\. has 256 characters, more than 255$"):
         check_name("x" * 256, "the class")
+    assert check_file_name(f"sub/{'é' * 127}", "the file")
+    with pytest.raises(ValueError, match=r"^the file 'sub/é.*é\.\.\.|' has a part of more than 255 bytes$"):
+        check_file_name(f"sub/{'é' * 128}", "the file")
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -19,7 +19,15 @@ from support.repository import PYTHONS, ROOT
 
 import ssdlib
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "book/testing.md", "book/faq.md", "book/teaching.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "book/testing.md",
+    "book/faq.md",
+    "book/teaching.md",
+]
 
 
 def load(name: str) -> Any:
@@ -31,7 +39,7 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["ci", "pages"])
+@pytest.mark.parametrize("name", ["ci", "nightly", "pages"])
 def test_workflow_runs_what_is_there_with_few_rights(name: str) -> None:
     workflow = load(f".github/workflows/{name}.yml")
     assert workflow["permissions"] == {"contents": "read"}

@@ -6,6 +6,7 @@ import json
 import random
 import struct
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -65,14 +66,14 @@ def checkpoints(rng: random.Random, folder: Path) -> str:
         assert offsets.shape[1] == logits.shape[1] == len(model.priors)
         fuzzing.can_be_printed("".join(model.classes))
 
-    return "refused" if refused(load, path) else "accepted"
+    return "refused" if refused(load, path, longest=20_000) else "accepted"
 
 
 def _state() -> TrainState:
     """A run of a network of four numbers, that has done one step."""
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
-    state = TrainState.start(model, TrainConfig(iterations=5))
+    state = TrainState.start(model, TrainConfig(iterations=5000))
     model(torch.ones(1, 3)).sum().backward()
     state.optimizer.step()
     state.schedule.step()
@@ -81,12 +82,20 @@ def _state() -> TrainState:
 
 
 def state(rng: random.Random, folder: Path) -> str:
-    """The state of a run in which something is another: its tensors, its numbers, or the bytes of the file."""
+    """The state of a run in which something is another: its tensors, its numbers, or the bytes of the file.
+
+    Most have the right checksum, as those have that are made on purpose.
+    """
     path = folder / run_folder.STATE
+    (folder / run_folder.CONFIG).write_text(json.dumps(_entries()))
     run_folder.save_state(folder, _state(), run_folder.Progress())
-    if rng.random() < 0.6:
-        saved = torch.load(path, weights_only=True)
-        torch.save(_changed(rng, saved), path)
+    if rng.random() < 0.7:
+        saved = _changed(rng, torch.load(path, weights_only=True))
+        if isinstance(saved, dict) and rng.random() < 0.9:
+            saved.pop("checksum", None)
+            with suppress(Exception):  # nothing that has a checksum
+                saved["checksum"] = run_folder.checksum(saved)
+        torch.save(saved, path)
     else:
         path.write_bytes(mutated_bytes(rng, path.read_bytes()))
     resumed = _state()
@@ -131,7 +140,13 @@ def _changed(rng: random.Random, tree: Any) -> Any:
 
 @cache
 def _entries() -> dict[str, Any]:
-    return {"config": asdict(TrainConfig()), "classes": ["cat"], "images": 3, "fingerprint": "0" * 16, "data": ["a"]}
+    return {
+        "config": asdict(TrainConfig(iterations=5000)),
+        "classes": ["cat"],
+        "images": 3,
+        "fingerprint": "0" * 16,
+        "data": ["a"],
+    }
 
 
 def config(rng: random.Random, folder: Path) -> str:

@@ -52,7 +52,10 @@ class TookTooLong(BaseException):
 
 
 def refused(
-    action: Callable[[], Any], *names: object, errors: tuple[type[Exception], ...] = (OSError, ValueError)
+    action: Callable[[], Any],
+    *names: object,
+    errors: tuple[type[Exception], ...] = (OSError, ValueError),
+    longest: int = 5000,
 ) -> bool:
     """Do something with hostile input; True if it was refused, as it should be refused: with one of the documented
     errors, in a message that names all of `names`, is not endless, and can be printed on any terminal.
@@ -63,7 +66,7 @@ def refused(
     except errors as error:
         message = str(error)
     assert all(str(name) in message for name in names), f"{names} are not all named: {message[:500]}"
-    assert len(message) < 5000, f"a message of {len(message)} characters: {message[:500]}"
+    assert len(message) < longest, f"a message of {len(message)} characters: {message[:500]}"
     can_be_printed(message)
     return True
 

@@ -1,0 +1,105 @@
+"""A small budget of every area of the fuzzer, always the same cases, and what the fuzzer itself must notice."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import fuzz_areas, fuzzing
+from support.repository import ROOT
+
+AREAS = {area.name: area for area in fuzz_areas.AREAS}
+
+FOUND = [
+    ("annotations", 222),  # an id of 5,000 characters: a message of 5,000 characters
+    ("coco", 12405),  # a file name longer than the system allows: the file of annotations was not named
+    ("downloads", 21),  # a redirection whose body has no end was read, or could not be
+    ("widgets", 32),  # labels that are True, which a tensor takes for another type
+    ("archives", 163),  # a time that no system can set
+]
+"""Cases that failed once, by area and seed."""
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_a_few_cases_of_each_area(name: str) -> None:
+    area = AREAS[name]
+    result = fuzzing.run(area, cases=area.few)
+    assert not result.failures, f"{area.name}, seed {result.failures[0][0]}\n{result.failures[0][1][-3000:]}"
+    assert sum(result.outcomes.values()) == area.few
+    assert result.outcomes["accepted"], "no case came through: the area tests nothing but the first check"
+
+
+@pytest.mark.parametrize(("name", "seed"), FOUND)
+def test_what_was_found_stays_mended(name: str, seed: int) -> None:
+    fuzzing.one(AREAS[name], seed)
+
+
+def crash(_rng: random.Random, _folder: Path) -> str:
+    raise KeyError("an error that is not documented")
+
+
+def name_nothing(_rng: random.Random, folder: Path) -> str:
+    def action() -> None:
+        raise ValueError("somewhere something is wrong")
+
+    return str(fuzzing.refused(action, folder))
+
+
+def print_controls(_rng: random.Random, folder: Path) -> str:
+    def action() -> None:
+        raise ValueError(f"{folder}: \x1b[31m")
+
+    return str(fuzzing.refused(action, folder))
+
+
+def hang(_rng: random.Random, _folder: Path) -> str:
+    try:
+        time.sleep(60)
+    except Exception:
+        return "accepted"
+    return "accepted"
+
+
+def swallow(_rng: random.Random, _folder: Path) -> str:
+    return "accepted" if len(bytearray(400 << 20)) else ""
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (crash, "KeyError"),
+        (name_nothing, "are not all named: somewhere"),
+        (print_controls, r"\\x1b\[31m"),
+        (hang, "not done after|took"),
+        pytest.param(
+            swallow, "took .* MB", marks=pytest.mark.skipif(sys.platform == "win32", reason="memory is not known here")
+        ),
+    ],
+)
+def test_the_fuzzer_notices(case: fuzzing.Case, message: str) -> None:
+    result = fuzzing.run(fuzzing.Area("bad", case, seconds=0.5 if case is hang else 20, megabytes=100), cases=1, seed=7)
+    assert result.outcomes == {"FAILED": 1}
+    ((seed, trace),) = result.failures
+    assert seed == 7
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(trace)
+
+
+def test_a_case_is_the_same_every_time() -> None:
+    first, second = (fuzzing.value(random.Random("x 1")) for _ in range(2))
+    assert repr(first) == repr(second)
+    assert fuzzing.mutated_bytes(random.Random(3), b"abc" * 9) == fuzzing.mutated_bytes(random.Random(3), b"abc" * 9)
+
+
+def test_the_command_for_long_runs() -> None:
+    command = [sys.executable, str(ROOT / "tests" / "fuzz" / "run.py"), "--area", "matching", "--area", "config"]
+    done = subprocess.run([*command, "--cases", "5"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[:3] for line in done.stdout.splitlines()] == [
+        ["matching", "5", "cases"],
+        ["config", "5", "cases"],
+    ]
