@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,9 @@ from ssdlib.boxes import require_boxes
 
 Variances = tuple[float, float]
 VARIANCES: Variances = (0.1, 0.2)
+# A decoded box is at most 62.5 times as wide or as high as its prior: the limit of Detectron and of torchvision
+# (`bbox_xform_clip`). No prior is that much smaller than its object, and exp of a large prediction is infinite.
+MAX_LOG_SIZE = math.log(1000 / 16)
 
 
 def encode(boxes_cxcywh: Tensor, priors_cxcywh: Tensor, variances: Variances = VARIANCES) -> Tensor:
@@ -41,7 +46,9 @@ def encode(boxes_cxcywh: Tensor, priors_cxcywh: Tensor, variances: Variances = V
 
 
 def decode(offsets: Tensor, priors_cxcywh: Tensor, variances: Variances = VARIANCES) -> Tensor:
-    """Read offsets back as boxes; the inverse of `encode`.
+    """Read offsets back as boxes; the inverse of `encode` for boxes up to 62.5 times as large as their priors.
+
+    The logarithms of the sizes are limited to `MAX_LOG_SIZE`. A NaN stays one: `detect` drops such boxes.
 
     Args:
         offsets: (..., 4) as (g_cx, g_cy, g_w, g_h).
@@ -54,10 +61,10 @@ def decode(offsets: Tensor, priors_cxcywh: Tensor, variances: Variances = VARIAN
     Raises:
         ValueError: if the last dimension is not 4.
 
-    Source: Liu et al. (2016), equation 2, solved for the box.
+    Source: Liu et al. (2016), equation 2, solved for the box; the limit is torchvision's.
     """
     require_boxes(offsets, "offsets")
     require_boxes(priors_cxcywh, "priors_cxcywh")
     centres = offsets[..., :2] * variances[0] * priors_cxcywh[..., 2:] + priors_cxcywh[..., :2]
-    sizes = torch.exp(offsets[..., 2:] * variances[1]) * priors_cxcywh[..., 2:]
+    sizes = torch.exp((offsets[..., 2:] * variances[1]).clamp(max=MAX_LOG_SIZE)) * priors_cxcywh[..., 2:]
     return torch.cat((centres, sizes), dim=-1)

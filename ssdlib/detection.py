@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.coding import VARIANCES, Variances, decode
-from ssdlib.nms import nms_batch
+from ssdlib.nms import nms, nms_fast
 
 Detection = dict[str, Tensor]
 
@@ -27,6 +29,8 @@ def detect(
 ) -> list[Detection]:
     """Turn raw predictions into detections: softmax, threshold, decode, NMS for each class, the best of all classes.
 
+    All images are done at once; `detect_plainly` does the same image by image and class by class.
+
     Args:
         offsets: (N, P, 4), predicted offsets.
         logits: (N, P, C), predicted class scores before the softmax; class 0 is background.
@@ -40,7 +44,8 @@ def detect(
 
     Returns:
         One dict an image: "boxes" (K, 4) xyxy fractional, clipped to the image; "labels" (K,) int64, 1..C-1; "scores"
-        (K,) float32, best first. K = 0 is legal.
+        (K,) float32, best first, of equal scores the lower label, then the earlier prior. K = 0 is legal. Boxes that
+        are not finite, or of which nothing lies inside the image, are no detections.
 
     Raises:
         ValueError: if the shapes do not fit together.
@@ -48,68 +53,123 @@ def detect(
     Source: Liu et al. (2016), sections 2.2 and 3: threshold 0.01, NMS 0.45, top 200; 400 candidates a class in the
     original code.
     """
-    num_priors = len(priors_cxcywh)
-    expected = (len(offsets), num_priors)
+    scores = object_scores(offsets, logits, priors_cxcywh)  # (N, P, C-1)
+    for found in shortlists(scores, min_score, max_candidates):  # usually the first one is enough
+        boxes = candidate_boxes(offsets, priors_cxcywh, found.priors, variances)  # (N, K, 4)
+        kept = nms_fast(boxes, found.labels, found.valid & has_area(boxes), max_overlap, top_k)  # (N, K)
+        if (kept.sum(dim=1) >= top_k).all():
+            break
+    return by_image(kept, boxes, found.labels, found.scores)
+
+
+@torch.no_grad()
+def detect_plainly(
+    offsets: Tensor,
+    logits: Tensor,
+    priors_cxcywh: Tensor,
+    min_score: float = 0.01,
+    max_overlap: float = 0.45,
+    top_k: int = 200,
+    *,
+    max_candidates: int = 400,
+    variances: Variances = VARIANCES,
+) -> list[Detection]:
+    """What `detect` does, step by step as the paper has it: the version to read, and the reference of its tests."""
+    detections = []
+    for image_offsets, image_scores in zip(offsets, object_scores(offsets, logits, priors_cxcywh), strict=True):
+        boxes = cxcywh_to_xyxy(decode(image_offsets.float(), priors_cxcywh.float(), variances)).clamp(0, 1)  # (P, 4)
+        kept = torch.zeros_like(image_scores, dtype=torch.bool)  # (P, C-1)
+        for column, scores in enumerate(image_scores.unbind(dim=1)):  # (P,), of one class
+            passing = (scores >= min_score).nonzero().squeeze(1)
+            best = passing[scores[passing].argsort(descending=True, stable=True)][:max_candidates]
+            best = best[has_area(boxes[best])]
+            kept[best[nms(boxes[best], scores[best], max_overlap)], column] = True
+        columns, rows = kept.t().nonzero(as_tuple=True)
+        best = image_scores[rows, columns].argsort(descending=True, stable=True)[:top_k]
+        columns, rows = columns[best], rows[best]
+        detections.append({"boxes": boxes[rows], "labels": columns + 1, "scores": image_scores[rows, columns]})
+    return detections
+
+
+def object_scores(offsets: Tensor, logits: Tensor, priors_cxcywh: Tensor) -> Tensor:
+    """(N, P, C-1) float32: the softmax without its first column, as background is no detection."""
+    expected = (len(offsets), len(priors_cxcywh))
     if offsets.shape != (*expected, 4) or logits.dim() != 3 or logits.shape[:2] != expected:
         raise ValueError(
             f"detect needs offsets (N, P, 4), logits (N, P, C) and priors (P, 4), got {tuple(offsets.shape)}, "
             f"{tuple(logits.shape)} and {tuple(priors_cxcywh.shape)}"
         )
-    scores = logits.float().softmax(dim=-1)[..., 1:]  # (N, P, C-1): background is no detection
-    num_labels, wanted = scores.shape[2], min(max_candidates, scores[:1].numel())
-    # First the best candidates of all classes together: so few that no class has more than its share.
-    best, place = scores.flatten(1).topk(wanted, dim=1)  # (N, K) each
-    prior, labels = place // max(num_labels, 1), place % max(num_labels, 1) + 1
-
-    def found_among(i: slice, best: Tensor, prior: Tensor, labels: Tensor) -> list[Detection]:
-        of_prior = offsets[i].float().take_along_dim(prior[..., None], dim=1)  # (n, K, 4)
-        boxes = cxcywh_to_xyxy(decode(of_prior, priors_cxcywh.float()[prior], variances)).clamp(0, 1)
-        return _without_duplicates(boxes, best, labels, min_score, max_overlap, top_k)
-
-    results = found_among(slice(None), best, prior, labels)
-    if wanted == num_priors * num_labels or wanted == 0:
-        return results
-    # Whether a box stays, NMS asks only better ones. So these are the detections, if they are enough, or if no other
-    # candidate passes. Else the image is done again, with the candidates of each class.
-    for i, others_pass in enumerate((best[:, -1] >= min_score).tolist()):
-        if others_pass and len(results[i]["scores"]) < top_k:
-            passing = (scores[i] >= min_score).sum(dim=0)  # (C-1,)
-            if passing.max() <= max_candidates:  # no class has more than its share: all that pass
-                best, place = scores[i].flatten().topk(int(passing.sum()))
-                prior, labels = place // num_labels, place % num_labels + 1
-            else:
-                best_of_class, prior = scores[i].t().topk(min(max_candidates, num_priors), dim=1)  # (C-1, K) each
-                best, order = best_of_class.flatten().sort(descending=True, stable=True)
-                prior, labels = prior.flatten()[order], order // prior.shape[1] + 1
-            (results[i],) = found_among(slice(i, i + 1), best[None], prior[None], labels[None])
-    return results
+    return logits.float().softmax(dim=-1)[..., 1:]
 
 
-def _without_duplicates(
-    boxes: Tensor, scores: Tensor, labels: Tensor, min_score: float, max_overlap: float, top_k: int
-) -> list[Detection]:
-    """Of N images: boxes (N, K, 4), scores (N, K), best first, and labels (N, K)."""
-    # A GPU is idle while it is asked, image by image, how many candidates there are: there all are done at once.
-    together = boxes.is_cuda and boxes.shape[1] <= 1000  # all pairs of more would take much memory
-    passing = scores >= min_score
-    kept = nms_batch(boxes, labels, max_overlap) if together else _nms_one_by_one(boxes, labels, passing, max_overlap)
-    kept &= passing
-    kept &= kept.cumsum(dim=1) <= top_k  # (N, K)
+class Candidates(NamedTuple):
+    """Candidates of N images, best first, all (N, K): an image with fewer has a rest that is not valid."""
+
+    scores: Tensor
+    labels: Tensor  # int64, 1..C-1
+    priors: Tensor  # int64
+    valid: Tensor  # bool
+
+
+def shortlists(scores: Tensor, min_score: float, max_candidates: int) -> Iterator[Candidates]:
+    """The candidates of each class; before them, where a class has too many, the best of all classes together.
+
+    This is the shortcut of `detect`. Whether a box stays, NMS asks only better ones. So if the best `max_candidates` of
+    all classes, which no class can have more than its share of, give `top_k` detections, then the others give none, and
+    need not be sorted out class by class, which takes most of the time where a network is not trained.
+
+    Args:
+        scores: (N, P, C-1).
+        min_score: candidates have at least this score. NaN is no candidate.
+        max_candidates: at most so many of each class, the best ones, of equal ones the earlier prior.
+
+    Yields:
+        One or two `Candidates`; the first is the beginning of the last.
+    """
+    passing = scores >= min_score  # (N, P, C-1)
+    counts = [int(of_image.count_nonzero()) for of_image in passing]  # count_nonzero(dim=...) is many times slower
+    if max(counts, default=0) > max_candidates:
+        # What equals the first that does not fit in is left out: which of equals come first, a top-k does not say.
+        best, place = scores.flatten(1).topk(max_candidates + 1, dim=1)  # (N, max_candidates + 1) each
+        best, place, valid = best[:, :-1], place[:, :-1], (best[:, :-1] > best[:, -1:]) & (best[:, :-1] >= min_score)
+        yield _best_first(best, place % scores.shape[2] + 1, place // scores.shape[2], valid)
+
+        if int(passing.sum(dim=1).max()) > max_candidates:  # that is, of one class
+            ranked = scores.masked_fill(~passing, -1)
+            limit = ranked.topk(max_candidates + 1, dim=1).values[:, -1:]  # (N, 1, C-1), the first that does not fit in
+            above, equal = ranked > limit, passing & (ranked == limit)
+            passing = above | equal & (equal.cumsum(dim=1) <= max_candidates - above.sum(dim=1, keepdim=True))
+            counts = passing.sum(dim=(1, 2)).tolist()
+    image, prior, column = passing.nonzero(as_tuple=True)  # (L,) each, image by image
+    first = torch.tensor([0, *counts], device=image.device).cumsum(0)  # where each image begins
+    place = torch.arange(len(image), device=image.device) - first[image]  # in its image's row
+    shape = (len(counts), max(counts, default=0))
+    best, labels, priors = scores.new_full(shape, -1), image.new_zeros(shape), image.new_zeros(shape)
+    best[image, place], labels[image, place], priors[image, place] = scores[image, prior, column], column + 1, prior
+    yield _best_first(best, labels, priors, best >= 0)
+
+
+def _best_first(scores: Tensor, labels: Tensor, priors: Tensor, valid: Tensor) -> Candidates:
+    """Of equal scores first the lower label, then the earlier prior."""
+    order = priors.argsort(dim=1)
+    for key, descending in ((labels, False), (scores, True)):
+        order = order.take_along_dim(key.take_along_dim(order, 1).argsort(dim=1, descending=descending, stable=True), 1)
+    return Candidates(*(column.take_along_dim(order, 1) for column in (scores, labels, priors, valid)))
+
+
+def candidate_boxes(offsets: Tensor, priors_cxcywh: Tensor, priors: Tensor, variances: Variances) -> Tensor:
+    """(N, K, 4) xyxy: the boxes of the candidates' priors (N, K), clipped to the image."""
+    chosen = offsets.take_along_dim(priors[..., None], dim=1).float()  # (N, K, 4)
+    return cxcywh_to_xyxy(decode(chosen, priors_cxcywh.float()[priors], variances)).clamp(0, 1)
+
+
+def has_area(boxes_xyxy: Tensor) -> Tensor:
+    """(...) bool: the box is wider and higher than nothing, which a NaN is not."""
+    return (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(dim=-1)
+
+
+def by_image(kept: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor) -> list[Detection]:
+    """One dict an image, of what is kept (N, K)."""
     counts = kept.sum(dim=1).tolist()
     columns = zip(*(column[kept].split(counts) for column in (boxes, labels, scores)), strict=True)
     return [{"boxes": boxes, "labels": labels, "scores": scores} for boxes, labels, scores in columns]
-
-
-def _nms_one_by_one(boxes: Tensor, labels: Tensor, passing: Tensor, max_overlap: float) -> Tensor:
-    """The same as `nms_batch` for the candidates that pass (tested), by compiled code for each image."""
-    kept = torch.zeros_like(passing)
-    device = torch.device("cpu") if boxes.is_mps else boxes.device  # Apple's GPUs have no float64
-    for i, those in enumerate(passing):
-        candidates, label = boxes[i, those].to(device).double(), labels[i, those].to(device)
-        # batched_nms keeps the classes apart by shifting their boxes by up to C image sides. Only float64 has digits
-        # left for that: in float32, boxes of a few pixels in one of 90 classes are kept or dropped wrongly.
-        ranking = torch.arange(len(label), 0, -1, device=device).double()
-        kept[i, those.nonzero().squeeze(1)[batched_nms(candidates, ranking, label, max_overlap).to(those.device)]] = (
-            True
-        )
-    return kept

@@ -11,8 +11,9 @@ from ssdlib.boxes import iou
 def nms(boxes_xyxy: Tensor, scores: Tensor, max_overlap: float) -> Tensor:
     """Keep the best box, drop all that overlap it too much, go on with the best of the rest.
 
-    This is the readable version; `ssdlib.detection.detect` uses `torchvision.ops.batched_nms`, which gives the same
-    result (tested) in compiled code.
+    This is the readable version; `ssdlib.detection.detect` uses `nms_fast`, which gives the same result (tested) for
+    the classes of many images at once. Both compare the float32 overlaps that `iou` gives, so a box whose overlap is
+    just the limit is kept on every device.
 
     Args:
         boxes_xyxy: (K, 4), in any unit; K = 0 is legal.
@@ -43,26 +44,48 @@ def nms(boxes_xyxy: Tensor, scores: Tensor, max_overlap: float) -> Tensor:
     return torch.cat(kept) if kept else candidates
 
 
-def nms_batch(boxes_xyxy: Tensor, groups: Tensor, max_overlap: float) -> Tensor:
-    """NMS of many lists at once, without a step for each box: for a GPU, which waits for the slowest list only.
+def nms_fast(
+    boxes_xyxy: Tensor, labels: Tensor, candidates: Tensor, max_overlap: float, top_k: int, portion: int | None = None
+) -> Tensor:
+    """NMS of each class of many images at once, without a step for each box, until each image has its `top_k`.
 
     A box is kept if no better box that is kept overlaps it too much. Begin with all kept, and judge all by that again
-    and again: after n rounds it is true of the best n boxes of each list at least, and it is true of all when nothing
-    changes any more, as a rule after a few rounds.
+    and again: after n rounds it is true of the best n boxes of each image at least, and it is true of all when nothing
+    changes any more, as a rule after a few rounds. Worse boxes have no say in it, so the best come first, in portions.
 
     Args:
-        boxes_xyxy: (N, K, 4), the boxes of each list, best score first.
-        groups: (N, K), for instance the class; only boxes of one group suppress each other.
+        boxes_xyxy: (N, K, 4), float32, the boxes of each image, best score first.
+        labels: (N, K), the class of each; only boxes of one class suppress each other.
+        candidates: (N, K) bool; the others are neither kept nor do they suppress.
         max_overlap: as for `nms`.
+        top_k: at most so many are kept in each image, the best ones.
+        portion: so many boxes of each image are judged together, which changes time and memory only; by default few
+            on a CPU, which computes less then, and many on a GPU, which waits less.
 
     Returns:
         (N, K) bool: the boxes that are kept.
     """
-    rivals = (iou(boxes_xyxy, boxes_xyxy) > max_overlap) & (groups[:, :, None] == groups[:, None, :])  # (N, K, K)
-    rivals = rivals.triu(1)  # [n, i, j]: box i, the better one, suppresses box j if it is kept itself
-    kept = torch.ones_like(groups, dtype=torch.bool)
-    while True:
-        judged = ~(rivals & kept[:, :, None]).any(dim=1)
-        if torch.equal(judged, kept):
-            return kept
-        kept = judged
+    portion = portion or (512 if boxes_xyxy.is_cuda else 128)
+    kept = torch.zeros_like(candidates)
+    for start in range(0, candidates.shape[1], portion):
+        here = slice(start, start + portion)
+        boxes, classes, possible = boxes_xyxy[:, here], labels[:, here], candidates[:, here]
+        if start > 0:
+            counts = kept.sum(dim=1)  # (N,)
+            if (counts >= top_k).all():
+                break
+            # Those that are kept so far stand in front, at most `top_k` of each image.
+            before = kept.int().argsort(dim=1, descending=True, stable=True)[:, : int(counts.max())]  # (N, L)
+            rivals = iou(boxes, boxes_xyxy.take_along_dim(before[..., None], 1)) > max_overlap  # (N, n, L)
+            rivals &= classes[:, :, None] == labels.take_along_dim(before, 1)[:, None, :]
+            possible = possible & ~(rivals & kept.take_along_dim(before, 1)[:, None, :]).any(dim=2)
+        rivals = (iou(boxes, boxes) > max_overlap).tril_(-1)  # (N, n, n)
+        rivals &= classes[:, :, None] == classes[:, None, :]  # [i, j, k]: in image i, box k, if it is kept, bars box j
+        stays = possible
+        while True:
+            judged = possible & ~(rivals & stays[:, None, :]).any(dim=2)
+            if torch.equal(judged, stays):
+                break
+            stays = judged
+        kept[:, here] = stays
+    return kept & (kept.cumsum(dim=1) <= top_k)

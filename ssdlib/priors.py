@@ -13,6 +13,13 @@ from torch import Tensor
 Ratio = float | Literal["extra"]
 
 
+# What a recipe may ask for at most, so that no file of a stranger asks for more memory than there is: 40 times the
+# priors of SSD512, and sizes far beyond every detector that is known.
+MAX_PRIORS = 1_000_000
+_LIMITS = {"image_size": (1, 8192), "map_sizes": (1, 1024), "scales": (1e-4, 100), "ratios": (1e-3, 1e3)}
+_LIMITS["steps"] = _LIMITS["image_size"]
+
+
 @dataclass(frozen=True)
 class PriorRecipe:
     """Everything that decides where the priors are. Weights belong to the recipe that they were trained with.
@@ -42,6 +49,10 @@ class PriorRecipe:
     clip_sizes: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.clip_sizes, bool):
+            raise ValueError(
+                f"recipe {self.name!r}: name must be text, and clip_sizes {self.clip_sizes!r} true or false"
+            )
         maps = len(self.map_sizes)
         if maps == 0:
             raise ValueError(f"recipe {self.name!r}: needs at least one feature map")
@@ -54,11 +65,29 @@ class PriorRecipe:
             raise ValueError(f"recipe {self.name!r}: needs a list of ratios for each of the {maps} feature maps")
         if self.steps is not None and len(self.steps) != maps:
             raise ValueError(f"recipe {self.name!r}: needs a step for each of the {maps} feature maps")
-        numbers: list[object] = [self.image_size, *self.map_sizes, *self.scales, *(self.steps or ())]
-        numbers += [ratio for cell in self.ratios for ratio in cell if ratio != "extra"]
-        for number in numbers:
-            if not (isinstance(number, float | int) and math.isfinite(number) and number > 0):
-                raise ValueError(f"recipe {self.name!r}: {number!r} must be a finite number above 0")
+        numbers: dict[str, tuple[object, ...]] = {
+            "image_size": (self.image_size,),
+            "map_sizes": self.map_sizes,
+            "scales": self.scales,
+            "ratios": tuple(ratio for cell in self.ratios for ratio in cell if ratio != "extra"),
+            "steps": self.steps or (),
+        }
+        for field, values in numbers.items():
+            for value in values:
+                self._require_number(field, value)
+        if self.num_priors > MAX_PRIORS:
+            raise ValueError(
+                f"recipe {self.name!r}: map_sizes {self.map_sizes} make {self.num_priors:,} priors, more than the "
+                f"{MAX_PRIORS:,} that are allowed"
+            )
+
+    def _require_number(self, field: str, value: object) -> None:
+        low, high = _LIMITS[field]
+        whole = field in ("image_size", "map_sizes")
+        kind = int if whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:  # NaN is not in between
+            wanted = f"{'a whole' if whole else 'a finite'} number above 0, from {low:g} to {high:g}"
+            raise ValueError(f"recipe {self.name!r}: {field} has {value!r}, which must be {wanted}")
 
     @property
     def priors_per_cell(self) -> tuple[int, ...]:

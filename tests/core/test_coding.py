@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.strategies import boxes_cxcywh, offsets, tensors
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
 from ssdlib.boxes import cxcywh_to_xyxy
-from ssdlib.coding import VARIANCES, decode, encode
+from ssdlib.coding import MAX_LOG_SIZE, VARIANCES, decode, encode
 from ssdlib.priors import SSD300_VOC, make_priors
 
 ROW = boxes_cxcywh(1, 1, grid=None)
@@ -115,6 +115,7 @@ def test_decode_equals_torchvision(boxes_and_priors: tuple[Tensor, Tensor]) -> N
 @given(pairs(), variance_pairs)
 def test_decode_undoes_encode(boxes_and_priors: tuple[Tensor, Tensor], variances: tuple[float, float]) -> None:
     boxes, priors = boxes_and_priors
+    assume((boxes[:, 2:] / priors[:, 2:] <= 62.5).all())  # beyond, decode limits the size
     back = decode(encode(boxes, priors, variances), priors, variances)
     torch.testing.assert_close(back, boxes, rtol=1e-5, atol=1e-5)
 
@@ -143,6 +144,17 @@ def test_decoded_boxes_never_have_a_negative_size(given_offsets: Tensor, priors:
     decoded = decode(given_offsets, priors)
     assert not decoded.isnan().any()
     assert (decoded[:, 2:] >= 0).all()
+
+
+def test_a_decoded_box_is_at_most_62_5_times_as_large_as_its_prior() -> None:
+    prior = torch.tensor([0.5, 0.5, 0.5, 0.25], dtype=torch.float64)
+    most = MAX_LOG_SIZE / VARIANCES[1]
+    code = torch.tensor([[0.0, 0.0, most, most - 1e-9], [0.0, 0.0, 1e30, math.inf], [0.0, 0.0, -1e30, -math.inf]])
+    sizes = decode(code.double(), prior)[:, 2:]
+    torch.testing.assert_close(sizes[:2], (62.5 * prior[2:]).expand(2, 2))
+    assert sizes[2].tolist() == [0.0, 0.0]
+    theirs = CODER.decode_single(code[:2], cxcywh_to_xyxy(prior).expand(2, 4))  # the same limit
+    torch.testing.assert_close(cxcywh_to_xyxy(decode(code[:2].double(), prior)), theirs.double(), rtol=1e-5, atol=1e-5)
 
 
 # --- shapes and types ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.strategies import boxes_cxcywh, boxes_xyxy, overlap_matrices
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection._utils import SSDMatcher
 from torchvision.ops import box_iou
 
 from ssdlib.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from ssdlib.coding import encode
-from ssdlib.matching import UNMATCHED, best_priors, match, match_batch
+from ssdlib.matching import UNMATCHED, best_priors, best_priors_fast, match, match_batch
 from ssdlib.priors import SSD300_VOC, make_priors
 
 # Float64 and a coarse grid: the slow reference rounds exactly as the vectorised code does, so ties are ties in both.
@@ -72,6 +74,53 @@ def test_best_priors_equal_the_slow_greedy_choice(overlaps: Tensor) -> None:
     own = best_priors(overlaps)
     assert own.dtype == torch.int64
     assert own.tolist() == slow_best_priors(overlaps.tolist())
+
+
+@given(overlap_matrices(max_objects=9, max_priors=12))
+def test_fast_equals_the_plain_rule(overlaps: Tensor) -> None:
+    own = best_priors_fast(overlaps)
+    assert own.dtype == torch.int64
+    assert torch.equal(own, best_priors(overlaps))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 5, 1000, None])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.6, 1.0])
+def test_fast_equals_the_plain_rule_in_crowds(levels: int | None, share: float) -> None:
+    # Several portions of pairs: objects that want the same priors, few or many that they touch, equal overlaps.
+    for num_objects, num_priors in ((150, 400), (120, 60), (1, 300), (300, 1)):
+        overlaps = torch.rand(num_objects, num_priors) * 0.1 + torch.rand(num_priors) * 0.9
+        overlaps[torch.rand_like(overlaps) >= share] = 0
+        overlaps[3:40] = overlaps[:1].clone()  # one object many times
+        if levels is not None:
+            overlaps = (overlaps * levels).round() / levels
+        before = overlaps.clone()
+        assert torch.equal(best_priors_fast(overlaps), best_priors(overlaps))
+        assert torch.equal(overlaps, before)
+
+
+def test_five_hundred_objects_on_the_priors_of_ssd300() -> None:
+    corner = torch.rand(500, 2) * 0.95
+    boxes = torch.cat((corner, corner + 0.01 + 0.04 * torch.rand(500, 2)), dim=1)
+    overlaps = iou(boxes, cxcywh_to_xyxy(make_priors(SSD300_VOC)[::4]))
+    assert torch.equal(best_priors_fast(overlaps), best_priors(overlaps))
+    assert overlaps.argmax(dim=1).unique().numel() < 450  # many want the same prior
+
+
+class WithoutScatter(TorchDispatchMode):
+    """Refuses what Apple's GPUs cannot do in supported versions of torch."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run any other operation."""
+        if "scatter" in str(func) or "index_reduce" in str(func):
+            raise NotImplementedError(f"{func} is not there on this device")
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_scattered() -> None:
+    boxes = torch.tensor([[0.1, 0.1, 0.4, 0.4]] * 3)
+    with WithoutScatter():
+        match(boxes, make_priors(SSD300_VOC))
+        match_batch(boxes, torch.tensor([0, 0, 2]), 3, make_priors(SSD300_VOC))
 
 
 @given(objects, priors, thresholds)
