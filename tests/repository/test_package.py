@@ -1,12 +1,15 @@
-"""The package as others get it: built as `python -m build` does, and what is in it."""
+"""The package as others get it: built as `python -m build` does, installed where the repository is not, and used."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -89,3 +92,27 @@ def test_wheel_has_the_package_its_data_and_its_metadata(wheel: Path) -> None:
     assert "Description-Content-Type: text/markdown" in metadata
     assert "# SSD from scratch" in metadata
     assert "Requires-Python: >=3.10" in metadata
+
+
+def test_a_detector_is_trained_by_the_installed_package(wheel: Path, folder: Path) -> None:
+    """In an environment that has the libraries of this one, and ssdlib from the wheel alone."""
+    home = folder / "environment"
+    venv.create(home, with_pip=False)
+    bin_ = home / ("Scripts" if os.name == "nt" else "bin")
+    python = bin_ / Path(sys.executable).name
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    # A line of a .pth file comes behind the environment's own packages; those .pth files in it are not read.
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    where = run(python, "-c", "import ssdlib; print(ssdlib.__file__)", cwd=folder).strip()
+    assert Path(where).is_relative_to(site)
+
+    ssd = bin_ / "ssd"
+    run(ssd, "data", "toy", "toy", "--train", 8, "--val", 2, "--test", 4, cwd=folder)  # type: ignore[arg-type]
+    options = ["--iterations", "20", "--set", "batch_size=2", "--workers", "0", "--device", "cpu"]
+    run(ssd, "train", "--data", "toy", "--out", "run", *options, cwd=folder)
+    assert "mAP" in run(ssd, "evaluate", "run", cwd=folder)
+    image = next((folder / "toy" / "JPEGImages").glob("test_*.jpg"))
+    run(ssd, "detect", "run", image, "--out", "found.png", cwd=folder)
+    assert (folder / "found.png").stat().st_size > 1000
+    assert json.loads((folder / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 20
