@@ -8,7 +8,7 @@ raises.
 from __future__ import annotations
 
 from ssdlib.exercises.boxes import check_iou_of_partners
-from ssdlib.exercises.coding import check_change_variances
+from ssdlib.exercises.coding import check_change_variances, check_decode_corners, check_encode_corners
 from ssdlib.exercises.data import check_turn_boxes
 from ssdlib.exercises.introduction import check_keep_surest
 from ssdlib.exercises.loss import check_localization_loss, check_mine_by_rank
@@ -23,6 +23,8 @@ __all__ = [
     "check_batch_norm",
     "check_bottle_recipe",
     "check_change_variances",
+    "check_decode_corners",
+    "check_encode_corners",
     "check_index_of",
     "check_iou_of_partners",
     "check_keep_surest",

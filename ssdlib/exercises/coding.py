@@ -5,8 +5,124 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssdlib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssdlib.coding import VARIANCES, Variances, decode, encode
 from ssdlib.exercises.checking import Answer, Case, Mistake, check
+
+
+def check_encode_corners(answer: Answer) -> None:
+    """Check `encode_corners(boxes_xyxy, priors_cxcywh)`: the offsets (N, 4) of boxes (N, 4) given as corners."""
+    cases = [
+        Case(what, (boxes, priors), encode(xyxy_to_cxcywh(boxes), priors)) for what, boxes, priors in _corner_boxes()
+    ]
+    check(answer, cases, _ENCODE_MISTAKES)
+
+
+def check_decode_corners(answer: Answer) -> None:
+    """Check `decode_corners(offsets, priors_cxcywh)`: the corners (N, 4) of the boxes that offsets (N, 4) mean."""
+    cases = []
+    for what, boxes, priors in _corner_boxes():
+        offsets = encode(xyxy_to_cxcywh(boxes), priors)
+        cases.append(Case(what, (offsets, priors), cxcywh_to_xyxy(decode(offsets, priors))))
+    check(answer, cases, _DECODE_MISTAKES)
+
+
+def _corner_boxes() -> list[tuple[str, Tensor, Tensor]]:
+    """Boxes as corners and their priors, each with what is special about it."""
+    prior = torch.tensor([[0.5, 0.5, 0.2, 0.4]])
+    corners = cxcywh_to_xyxy(prior)
+    moved = torch.tensor([0.1, 0.0, 0.1, 0.0])
+    generator = torch.Generator().manual_seed(0)
+    centres, sizes = torch.rand(2, 5, 2, generator=generator) * 0.5 + 0.2
+    return [
+        ("a box that is its prior", corners, prior),
+        ("a box that lies to the right of its prior", corners + moved, prior),
+        ("a box that lies below its prior", corners + moved.roll(1), prior),
+        ("a box that is twice as wide and half as high", torch.tensor([[0.3, 0.4, 0.7, 0.6]]), prior),
+        (
+            "five boxes and five priors",
+            cxcywh_to_xyxy(torch.cat((centres, sizes), dim=1)),
+            torch.cat((sizes, centres), dim=1),
+        ),
+        ("no box at all", torch.zeros(0, 4), torch.zeros(0, 4)),
+    ]
+
+
+_ENCODE_MISTAKES = [
+    Mistake(
+        "the boxes are corners: make centres and sizes of them first.",
+        lambda boxes, priors: encode(boxes, priors),
+    ),
+    Mistake(
+        "the variances are missing: divide the centres by 0.1 and the sizes by 0.2.",
+        lambda boxes, priors: encode(xyxy_to_cxcywh(boxes), priors, (1.0, 1.0)),
+    ),
+    Mistake(
+        "the variances are exchanged: 0.1 is for the centre, 0.2 for the size.",
+        lambda boxes, priors: encode(xyxy_to_cxcywh(boxes), priors, (0.2, 0.1)),
+    ),
+    Mistake(
+        "the move is measured in widths and heights of the prior, not of the box.",
+        lambda boxes, priors: torch.cat(
+            (
+                -encode(priors, xyxy_to_cxcywh(boxes))[:, :2],
+                encode(xyxy_to_cxcywh(boxes), priors)[:, 2:],
+            ),
+            dim=1,
+        ),
+    ),
+    Mistake(
+        "box and prior are exchanged: the offsets lead from the prior to the box.",
+        lambda boxes, priors: encode(priors, xyxy_to_cxcywh(boxes)),
+    ),
+    Mistake(
+        "the logarithm is missing: the size is the logarithm of the box's side over the prior's.",
+        lambda boxes, priors: torch.cat(
+            (
+                encode(xyxy_to_cxcywh(boxes), priors)[:, :2],
+                xyxy_to_cxcywh(boxes)[:, 2:] / priors[:, 2:] / 0.2,
+            ),
+            dim=1,
+        ),
+    ),
+]
+
+_DECODE_MISTAKES = [
+    Mistake(
+        "this is centre and size; corners are wanted.",
+        lambda offsets, priors: decode(offsets, priors),
+    ),
+    Mistake(
+        "the variances are missing: multiply the centres by 0.1 and the sizes by 0.2.",
+        lambda offsets, priors: cxcywh_to_xyxy(decode(offsets, priors, (1.0, 1.0))),
+    ),
+    Mistake(
+        "the variances are exchanged: 0.1 is for the centre, 0.2 for the size.",
+        lambda offsets, priors: cxcywh_to_xyxy(decode(offsets, priors, (0.2, 0.1))),
+    ),
+    Mistake(
+        "the move is in prior sides: multiply it by the width and height of the prior.",
+        lambda offsets, priors: cxcywh_to_xyxy(
+            torch.cat((priors[:, :2] + 0.1 * offsets[:, :2], decode(offsets, priors)[:, 2:]), dim=1)
+        ),
+    ),
+    Mistake(
+        "the offset of the size is a logarithm: take exp of it.",
+        lambda offsets, priors: cxcywh_to_xyxy(
+            torch.cat((decode(offsets, priors)[:, :2], 0.2 * offsets[:, 2:] * priors[:, 2:]), dim=1)
+        ),
+    ),
+    Mistake(
+        "a corner is half of the size away from the centre.",
+        lambda offsets, priors: torch.cat(
+            (
+                decode(offsets, priors)[:, :2] - decode(offsets, priors)[:, 2:],
+                decode(offsets, priors)[:, :2] + decode(offsets, priors)[:, 2:],
+            ),
+            dim=1,
+        ),
+    ),
+]
 
 
 def check_change_variances(answer: Answer) -> None:

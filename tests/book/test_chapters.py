@@ -16,6 +16,7 @@ CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 
 FIRST = ["What you will be able to do", "Before you start"]
 LAST = ["The classic mistake", "Check yourself", "Exercises", "Recap", "Further reading"]
+REFERENCE = "For reference: "  # sections to look things up may stand between the classic mistake and the questions
 KINDS = {"by hand": r"by hand\b", "code": r"(in )?code\b", "think": r"think\b"}
 
 DIRECTIVE = re.compile(
@@ -36,6 +37,9 @@ def flaws(notebook: NotebookNode) -> list[str]:
     if [level for level, _ in headings].count(1) != 1 or headings[0][0] != 1:
         found.append("it must begin with its title, the only heading of the first level")
     sections = [title for level, title in headings if level == 2]
+    if LAST[0] in sections:
+        after = sections.index(LAST[0])
+        sections = sections[:after] + [title for title in sections[after:] if not title.startswith(REFERENCE)]
     if sections[:2] != FIRST:
         found.append(f"its first sections must be {FIRST}, not {sections[:2]}")
     if sections[-len(LAST) :] != LAST:
@@ -126,6 +130,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     path = tmp_path_factory.mktemp("chapter") / "13_transfer.ipynb"
     notebooks.new(path, "Transfer")
     return [(cell.cell_type, cell.source) for cell in nbformat.read(path, as_version=4).cells]
+
+
+def test_reference_sections_stand_after_the_classic_mistake(whole: list[tuple[str, str]]) -> None:
+    def with_section(title: str) -> list[str]:
+        added = f"## {title}\n\n## Check yourself"
+        make = {"markdown": v4.new_markdown_cell, "code": v4.new_code_cell}
+        return flaws(v4.new_notebook(cells=[make[kind](s.replace("## Check yourself", added)) for kind, s in whole]))
+
+    assert with_section("For reference: recipes") == []
+    assert any("its last sections must be" in flaw for flaw in with_section("Recipes"))
 
 
 @pytest.mark.parametrize(
