@@ -54,7 +54,7 @@ APRuleOption = Enum("APRuleOption", {"area": "area", "11point": "11point", "coco
     epilog=example(
         "ssd evaluate runs/toy",
         "ssd evaluate runs/toy --ap 11point --json ap.json --plot curves.png",
-        "ssd evaluate runs/ssd300 --data data/VOC2007 --ap 11point --inclusive",
+        "ssd evaluate runs/ssd300 --data data/VOC2007 --ap 11point --json voc07.json",
     ),
 )
 def evaluate_command(
@@ -74,7 +74,7 @@ def evaluate_command(
     ] = APRuleOption.area,  # type: ignore[attr-defined]
     iou: Annotated[float, typer.Option(help="Overlap from which on an object counts as found; not for COCO.")] = 0.5,
     inclusive: Annotated[
-        bool, typer.Option("--inclusive", help="Boxes include their last pixel, as VOC's own program has it.")
+        bool, typer.Option("--inclusive", hidden=True, help="Refused: boxes are read as edges already.")
     ] = False,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.01,
     max_overlap: Annotated[float, typer.Option(min=0, max=1, help="Of two detections of a class (NMS).")] = 0.45,
@@ -103,12 +103,16 @@ def evaluate_command(
             image_set=image_set,
             ap=ap.value,
             iou=iou,
-            inclusive=inclusive,
             detection={"min_score": min_score, "max_overlap": max_overlap, "top_k": top_k},
             json_file=json_file,
             plot=plot,
         )
         validate(asked)
+        if inclusive:
+            raise ValueError(
+                "--inclusive would count the last pixel of each box twice: the boxes of VOC and COCO folders are read as "
+                "edges, with that pixel inside. Leave it out, and VOC's own program measures the same overlaps"
+            )
         model = model_of(run, own_device)
         dataset = open_dataset(asked.folders, image_set, model.classes)
         require_inputs_kept(asked, dataset)
@@ -129,7 +133,6 @@ class Asked(NamedTuple):
     image_set: str
     ap: str  # "area", "11point" or "coco"
     iou: float
-    inclusive: bool
     detection: dict[str, Any]  # options of `ssdlib.detection.detect`
     json_file: Path | None
     plot: Path | None
@@ -173,8 +176,8 @@ def validate(asked: Asked) -> None:
         OSError: a file cannot be written.
     """
     if asked.ap == "coco":
-        if asked.iou != 0.5 or asked.inclusive:
-            raise ValueError("--ap coco has its own rules for boxes and overlaps: leave out --iou and --inclusive")
+        if asked.iou != 0.5:
+            raise ValueError("--ap coco has its own overlaps: leave out --iou")
         if importlib.util.find_spec("pycocotools") is None:
             raise ValueError("COCO's figures need pycocotools: pip install pycocotools")
     if not 0 < asked.iou <= 1:
@@ -200,7 +203,7 @@ def measure(asked: Asked, model: SSD, dataset: RecordDataset, batch_size: int, w
     found, targets = detect_dataset(model, dataset, batch_size=batch_size, workers=workers, **asked.detection)
     seconds = time.perf_counter() - started
     rule: APRule = "11point" if asked.ap == "11point" else "area"
-    curves = evaluate(found, targets, model.num_classes, asked.iou, rule, asked.inclusive)
+    curves = evaluate(found, targets, model.num_classes, asked.iou, rule)
     mean, per_class, figures = curves.mean, curves.per_class, None
     if asked.ap == "coco":
         coco = evaluate_coco(found, targets, model.num_classes)
@@ -227,7 +230,7 @@ def record(asked: Asked, measured: Measured, model: SSD) -> dict[str, Any]:
         **({} if measured.coco is None else {"coco": measured.coco}),
         "iou_threshold": asked.thresholds,
         "ap": asked.ap,
-        "inclusive": asked.inclusive,
+        "inclusive": measured.curves.inclusive,
         "image_set": asked.image_set,
         "images": measured.images,
         "objects": measured.objects,

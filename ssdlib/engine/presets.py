@@ -8,8 +8,8 @@ from typing import NamedTuple
 from ssdlib.data.transforms import Augmentation
 from ssdlib.engine.config import TrainConfig
 
-# Liu et al. (2016), section 3.1, with the augmentation of section 3.6, and what only the original code says:
-# biases at twice the rate, and 120k steps.
+# Liu et al. (2016), section 3.1, with the zooming out of section 3.6 and the steps that go with it, twice 60k. Only
+# the original code says: biases at twice the rate, and crops down to 0.3 of a side.
 _PAPER = TrainConfig(
     architecture="ssd300_vgg16",
     iterations=120_000,
@@ -29,7 +29,7 @@ PRESETS = {
     "tiny": TrainConfig(
         iterations=2300, learning_rate=2e-3, augmentation=Augmentation(color=False, zoom_out=1.0, crop=1.0)
     ),
-    # Hundreds of photographs: without crops and zooms the network would learn them by heart.
+    # Hundreds of photographs: without crops and zooms the network would memorise them.
     "tiny_few": TrainConfig(augmentation=Augmentation(color=False, zoom_out=1.3, zoom_out_p=0.2, crop=0.7, crop_p=0.7)),
     "paper": _PAPER,
     "paper512": replace(_PAPER, architecture="ssd512_vgg16"),
@@ -80,18 +80,20 @@ PRESET_NOTES = {
         f"measured: {_MEASURED}/tiny_bccd.json",
     ),
     "paper": PresetNote(
-        "SSD300 on VGG-16 as in the paper, from weights for ImageNet, on VOC 2007 + 2012",
+        "SSD300 on VGG-16 as in the paper, from ImageNet weights, on VOC 2007 + 2012",
         f"ssd train --preset paper {_VOC} --out runs/ssd300",
         "one GPU with 12 GB (estimated)",
         "0.7 EFLOP: 5 hours at a sustained 40 TFLOP/s, if the data arrive as fast (arithmetic, not measured)",
-        f"mAP 77.2 on VOC 2007 test (Liu et al. 2016, final version); {_NOT_MEASURED}",
+        "mAP 77.2 on VOC 2007 test (Liu et al. 2016, final version, with zooming out and twice the iterations); "
+        f"{_NOT_MEASURED}",
     ),
     "paper512": PresetNote(
-        "SSD512 on VGG-16 as in the paper, from weights for ImageNet, on VOC 2007 + 2012",
+        "SSD512 on VGG-16 as in the paper, from ImageNet weights, on VOC 2007 + 2012",
         f"ssd train --preset paper512 {_VOC} --out runs/ssd512",
         "one GPU with 24 GB (estimated)",
         "three times as long as preset paper, as there are 2.9 times as many pixels (arithmetic, not measured)",
-        f"mAP 79.8 on VOC 2007 test (Liu et al. 2016, final version); {_NOT_MEASURED}",
+        "mAP 79.8 on VOC 2007 test (Liu et al. 2016, final version, with zooming out and twice the iterations); "
+        f"{_NOT_MEASURED}",
     ),
     "scratch": PresetNote(
         "SSD300 on VGG-16 with batch normalisation, from random weights, on VOC 2007 + 2012",
@@ -102,4 +104,4 @@ PRESET_NOTES = {
         f"about 78 with it and a rate of 0.05 (Zhu et al. 2019); {_NOT_MEASURED}",
     ),
 }
-"""One note for each preset. Published figures are the paper's, and none of ours; measured ones are in benchmarks/."""
+"""One note for each preset. Published figures are those of the papers, and none of ours; measured ones are in ssdlib/engine/records."""

@@ -82,16 +82,16 @@ def test_the_record_says_what_was_measured(demo: Path, tmp_path: Path):
     file = tmp_path / "new" / "ap.json"
     options = {"min_score": 0.3, "max_overlap": 0.5, "top_k": 3}
     flags = [part for name, value in options.items() for part in ("--" + name.replace("_", "-"), value)]
-    result = call("evaluate", demo, "--data", sample_root(), *flags, "--iou", 0.8, "--inclusive", *CPU, "--json", file)
+    result = call("evaluate", demo, "--data", sample_root(), *flags, "--iou", 0.8, *CPU, "--json", file)
     assert result.exit_code == 0, result.output
     record = json.loads(file.read_text())
     few, all_of_them = expected(options), expected({})
-    wanted = evaluate(*few, iou_threshold=0.8, inclusive=True).mean
+    wanted = evaluate(*few, iou_threshold=0.8).mean
     assert record["mAP"] == pytest.approx(wanted)
-    assert wanted != pytest.approx(evaluate(*few, iou_threshold=0.8).mean, abs=1e-3)  # the options matter
-    assert wanted != pytest.approx(evaluate(*all_of_them, iou_threshold=0.8, inclusive=True).mean, abs=1e-3)
+    assert wanted != pytest.approx(evaluate(*few).mean, abs=1e-3)  # the options matter
+    assert wanted != pytest.approx(evaluate(*all_of_them, iou_threshold=0.8).mean, abs=1e-3)
     assert record["detection"] == options
-    assert record["inclusive"] is True
+    assert record["inclusive"] is False
     model = demo_model()
     assert record["model"] == {
         "file": str(demo),
@@ -175,11 +175,26 @@ def test_wrong_options(demo: Path, monkeypatch: pytest.MonkeyPatch):
     evaluate_demo = ("evaluate", demo, "--data", sample_root(), *CPU)
     assert "--iou must be above 0 and at most 1, got 1.5" in refused(*evaluate_demo, "--iou", 1.5)
     assert "leave out --iou" in refused(*evaluate_demo, "--ap", "coco", "--iou", 0.7)
-    assert "leave out --iou" in refused(*evaluate_demo, "--ap", "coco", "--inclusive")
     assert "12point" in refused(*evaluate_demo, "--ap", "12point")
     assert "no image set 'holdout'" in refused(*evaluate_demo, "--image-set", "holdout")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "pip install pycocotools" in refused(*evaluate_demo, "--ap", "coco")
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_the_last_pixel_is_not_counted_twice(pets: Path, tmp_path: Path, layout: str):
+    if layout == "voc":
+        root = write_voc(tmp_path / "voc", {"test": ["a"]}, {"a": [object_xml("cat", 1, 1, 10, 10)]})
+    else:
+        root = tmp_path / "coco"
+        write_coco(root, "test", [image(1)], [annotation(1, 1, 3, [0, 0, 10, 10])])
+    target = open_dataset(root, "test", ["cat", "dog"]).target(0)
+    half = {"boxes": torch.tensor([[0.0, 0, 10, 5]]), "labels": torch.tensor([1]), "scores": torch.tensor([1.0])}
+    # VOC's own program: pixels 1..10 by 1..5 of an object of pixels 1..10 by 1..10 are one half.
+    assert evaluate([half], [target], 3).curves[1].overlap.tolist() == [0.5]
+    assert evaluate([half], [target], 3, inclusive=True).curves[1].overlap.tolist() == pytest.approx([11 * 6 / 11**2])
+    message = refused("evaluate", pets, "--data", root, "--inclusive", *CPU)
+    assert "--inclusive would count the last pixel of each box twice" in message
 
 
 @pytest.mark.parametrize("field", ["classes", "recipe"])
