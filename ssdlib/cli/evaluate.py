@@ -110,8 +110,8 @@ def evaluate_command(
         validate(asked)
         if inclusive:
             raise ValueError(
-                "--inclusive would count the last pixel of each box twice: the boxes of VOC and COCO folders are read as "
-                "edges, with that pixel inside. Leave it out, and VOC's own program measures the same overlaps"
+                "--inclusive would count the last pixel of each box twice: the boxes of VOC and COCO folders are read "
+                "as edges, with that pixel inside. Without it the overlaps are those of VOC's own program"
             )
         model = model_of(run, own_device)
         dataset = open_dataset(asked.folders, image_set, model.classes)

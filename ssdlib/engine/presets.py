@@ -104,4 +104,4 @@ PRESET_NOTES = {
         f"about 78 with it and a rate of 0.05 (Zhu et al. 2019); {_NOT_MEASURED}",
     ),
 }
-"""One note for each preset. Published figures are those of the papers, and none of ours; measured ones are in ssdlib/engine/records."""
+"""One note for each preset. Published figures are the papers', and none of ours; measured ones name their record."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from pathlib import Path
@@ -28,6 +29,14 @@ BOOK = ROOT / "book"
 def page(name: str) -> str:
     """Text of a page, with lines joined."""
     return re.sub(r"\s+", " ", (BOOK / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def glued(chapter: str) -> dict[str, str]:
+    """What the cells of a chapter hand to its sentences."""
+    cells = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    marked = [(output["metadata"]["scrapbook"], output["data"]) for output in outputs if output.get("metadata")]
+    return {book["name"]: str(data[f"{book['mime_prefix']}text/plain"]).strip("'") for book, data in marked}
 
 
 def table(text: str, head: str) -> torch.Tensor:
@@ -61,6 +70,14 @@ def test_numbers_of_the_faq() -> None:
     best_object = torch.nn.functional.one_hot(probabilities[..., 1:].argmax(dim=-1) + 1, 7).bool()
     computed = [mean_ap(torch.ones_like(best)), mean_ap(best), mean_ap(best_object)]
     assert [float(number) for number in said.groups()] == pytest.approx(computed, abs=0.01)
+
+
+def test_chapters_agree_how_much_larger_ssd300_is() -> None:
+    text = (BOOK / "08_network.ipynb").read_text(encoding="utf-8")
+    said = re.search(r"SSD300 has (\d+) times the parameters and (\d+) times the work", text)
+    assert said
+    full = glued("12_full_scale")
+    assert (full["full_ratio"], full["full_more_work"]) == said.groups()
 
 
 def test_answers_about_boxes_priors_and_offsets() -> None:
