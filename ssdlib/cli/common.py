@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -16,6 +15,7 @@ import typer
 
 from ssdlib.cli.outputs import some_path
 from ssdlib.data import DataWarning
+from ssdlib.engine import run_folder
 from ssdlib.model import SSD
 from ssdlib.zoo import from_torchvision
 from ssdlib.zoo.checkpoint import load_model
@@ -121,8 +121,9 @@ def model_of(run: Path, device: torch.device) -> SSD:
 
 def data_of(run: Path) -> list[Path]:
     """The folders that a run was trained on, from its config.json."""
-    config = run / "config.json"
-    if not config.is_file():
+    if not (run / run_folder.CONFIG).is_file():
         raise ValueError(f"{run} does not say which data it is for: name it with --data")
-    folders = json.loads(config.read_text())["data"]
-    return [Path(folder) for folder in ([folders] if isinstance(folders, str) else folders)]
+    folders = run_folder.recorded_config(run)[1].get("data")
+    if not folders:
+        raise ValueError(f"{run / run_folder.CONFIG} does not say which data it is for: name it with --data")
+    return [Path(folder) for folder in folders]

@@ -351,7 +351,8 @@ class _StrangeMember(ValueError):
 def _refuse_strangers(path: Path, member: tarfile.TarInfo, name: str) -> None:
     parts = PurePosixPath(member.name).parts
     inside = parts[:2] == ("VOCdevkit", name)[: len(parts)] and ".." not in parts
-    if not inside or member.issparse() or not (member.isfile() or member.isdir()):
+    folder_itself = len(parts) <= 2 and not member.isdir()  # a file in place of a folder, the one to unpack to or above
+    if not inside or folder_itself or member.issparse() or not (member.isfile() or member.isdir()):
         raise _StrangeMember(f"{path}: the member {shown(member.name)} is not a file or folder below VOCdevkit/{name}")
 
 

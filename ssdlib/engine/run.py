@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from tqdm import tqdm
 
+from ssdlib.data import DataWarning
 from ssdlib.data.files import space_for
 from ssdlib.engine import processes, run_folder
 from ssdlib.engine.compiling import compiled
@@ -111,6 +113,12 @@ def train(
         average.load_state_dict(model.state_dict())  # the weights of rank 0
         state = TrainState.start(model, config)
         state.average = average
+        side = model.recipe.image_size
+        lost = getattr(dataset, "smaller_than_a_pixel", lambda _: 0)(side)
+        if lost and writes:
+            warnings.warn(
+                f"{lost} objects are smaller than a pixel at {side} x {side} and are left out", DataWarning, 2
+            )
         on_device = config.augment_on == "device"
         images = TrainingImages(dataset, model.recipe.image_size, config.augmentation, config.seed, on_device)
         loader = make_loader(images, batches, workers, device)

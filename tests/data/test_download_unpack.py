@@ -45,6 +45,17 @@ def test_members_outside_and_links_are_refused(tmp_path: Path, evil: tarfile.Tar
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["evil.tar"]
 
 
+@pytest.mark.parametrize("name", ["VOCdevkit", "VOCdevkit/VOC2007", "."])
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path, name: str):
+    path, root = tmp_path / "evil.tar", tmp_path / "data"
+    root.mkdir()
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(member(name), io.BytesIO(b"hello"))
+    with pytest.raises(ValueError, match=r"evil\.tar: the member .* is not a file or folder below VOCdevkit/"):
+        unpack(path, root, "VOC2007", progress=False)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["evil.tar"]
+
+
 def test_no_archive(tmp_path: Path):
     path = tmp_path / "page.tar"
     path.write_text("<html>")

@@ -16,7 +16,7 @@ from support.small_run import QUICK, Images, empty_item, log_of, same_weights, s
 from torch import Tensor
 
 from ssdlib import training
-from ssdlib.data import VOCDataset, sample_root
+from ssdlib.data import DataWarning, VOCDataset, sample_root
 from ssdlib.data.transforms import Augmentation
 from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine import run as engine_run
@@ -174,6 +174,16 @@ def test_a_run_is_never_overwritten(run: tuple[Path, SSD], sample: Images):
     with pytest.raises(FileExistsError, match="first already holds a run"):
         train(QUICK, sample, folder, progress=False)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_objects_that_vanish_are_counted(sample: Images, tmp_path: Path):
+    class Tiny(Images):
+        def smaller_than_a_pixel(self, side: int) -> int:
+            assert side == 256
+            return 3
+
+    with pytest.warns(DataWarning, match="3 objects are smaller than a pixel at 256 x 256 and are left out"):
+        train(replace(QUICK, iterations=1), Tiny(sample.items[:4], sample.classes), tmp_path, progress=False)
 
 
 def test_an_empty_data_set_is_refused(tmp_path: Path):
