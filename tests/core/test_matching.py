@@ -112,7 +112,7 @@ class WithoutScatter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run any other operation."""
         if "scatter" in str(func) or "index_reduce" in str(func):
-            raise NotImplementedError(f"{func} is not there on this device")
+            raise RuntimeError(f"{func} is not there on this device")
         return func(*args, **(kwargs or {}))
 
 
