@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +23,7 @@ from ssdlib.cli import detect, evaluate, train
 from ssdlib.cli.common import plain, printable
 from ssdlib.cli.outputs import require_outside, require_writable
 from ssdlib.data import sample_root
-from ssdlib.engine import run_folder
+from ssdlib.engine import TrainConfig, run_folder
 from ssdlib.model import SSD
 from ssdlib.zoo.checkpoint import demo_model, save_model
 
@@ -36,9 +37,11 @@ def run(tmp_path: Path) -> Path:
     """The folder of a run that is finished."""
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"data": [str(sample_root())]}))
+    model = demo_model()
+    entries = {"config": asdict(TrainConfig()), "classes": list(model.classes), "images": 1, "fingerprint": "0" * 16}
+    (folder / "config.json").write_text(json.dumps({**entries, "data": [str(sample_root())]}))
     (folder / "log.jsonl").write_text("{}\n")
-    save_model(demo_model(), folder / "model.safetensors")
+    save_model(model, folder / "model.safetensors")
     return folder
 
 
