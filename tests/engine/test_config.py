@@ -31,7 +31,7 @@ from ssdlib.engine.presets import PRESETS
         ({"momentum": 1.0}, "momentum must be at least 0 and below 1, got 1.0"),
         ({"weight_decay": -1e-4}, "weight_decay must be at least 0, got -0.0001"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0, or none, got 0.0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": -1}, "seed must be at least 0 and below 2\\*\\*64, got -1"),
     ],
 )
 def test_wrong_configurations(wrong: dict[str, Any], message: str):

@@ -123,7 +123,7 @@ def in_sums(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda saved: saved["progress"]["sums"].update({name: value})
 
 
-FIRST = (16, 3, 3, 3)  # the first weight of the network
+FIRST = (16, 96, 3, 3)  # of the first weight of the optimizer: that of a head
 TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "a moment that is too short": (of_adam("exp_avg", torch.zeros(1)), r"optimizer\.0\.exp_avg must be torch.float32"),
     "a moment that is too long": (of_adam("exp_avg_sq", torch.zeros(9, *FIRST)), r"optimizer\.0\.exp_avg_sq must be"),
