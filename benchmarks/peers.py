@@ -382,7 +382,10 @@ def same_detections(ours: list[Target], theirs: list[Target], size: int, differi
     """
     differing = total = 0
     for a, b in zip(ours, theirs, strict=True):
-        assert len(a["scores"]) == len(b["scores"])
+        # Torchvision keeps boxes that have no area inside the image, and ours go on with the next ones instead.
+        b = {key: value[(b["boxes"][:, 2:] > b["boxes"][:, :2]).all(dim=1)] for key, value in b.items()}
+        assert len(a["scores"]) >= len(b["scores"])
+        a = {key: value[: len(b["scores"])] for key, value in a.items()}
         torch.testing.assert_close(a["scores"], b["scores"].float(), atol=1e-4, rtol=1e-3)
         if not len(a["scores"]):
             continue

@@ -33,6 +33,9 @@ function encode(boxCentre, priorCentre, variances) {
   return [(cx - px) / pw / centre, (cy - py) / ph / centre, Math.log(w / pw) / size, Math.log(h / ph) / size];
 }
 
+// As in ssdlib.coding: no box is decoded to more than 62.5 times its prior.
+const LARGEST_LOG_SIZE = Math.log(1000 / 16);
+
 /** @type {(offsets: number[], priorCentre: number[], variances: number[]) => number[]} */
 function decode([gx, gy, gw, gh], priorCentre, variances) {
   const [px, py, pw, ph] = priorCentre;
@@ -40,8 +43,8 @@ function decode([gx, gy, gw, gh], priorCentre, variances) {
   return [
     px + gx * centre * pw,
     py + gy * centre * ph,
-    pw * Math.exp(gw * size),
-    ph * Math.exp(gh * size),
+    pw * Math.exp(Math.min(gw * size, LARGEST_LOG_SIZE)),
+    ph * Math.exp(Math.min(gh * size, LARGEST_LOG_SIZE)),
   ];
 }
 
