@@ -99,7 +99,7 @@ def run(
 def one(area: Area, seed: int) -> str:
     """Run one case within its bounds of time and memory."""
     with tempfile.TemporaryDirectory() as folder, _in_time(area.seconds):
-        memory = _peak_megabytes()
+        memory = _peak_megabytes(afresh=True)
         outcome = area.case(random.Random(f"{area.name} {seed}"), Path(folder))
         more = _peak_megabytes() - memory
         assert more < area.megabytes, f"the case took {more} MB"
@@ -128,12 +128,21 @@ def _in_time(seconds: float) -> Iterator[None]:
     assert took < seconds, f"the case took {took:.1f} s"
 
 
-def _peak_megabytes() -> int:
-    """Most memory that this process ever took; 0 where the system does not tell."""
+def _peak_megabytes(afresh: bool = False) -> int:
+    """Most memory that this process took, since it was last asked `afresh` where the system can forget (Linux).
+
+    Elsewhere it is the most ever taken, so that an earlier peak may hide a case's own; 0 where nothing is told.
+    """
     try:
         import resource
     except ImportError:
         return 0
+    status = Path("/proc/self/status")
+    if status.exists():
+        if afresh:
+            Path("/proc/self/clear_refs").write_text("5")
+        ((_, kilobytes, _),) = (line.split() for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(kilobytes) >> 10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
