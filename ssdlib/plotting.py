@@ -211,7 +211,8 @@ def draw_on_image(
         color = color_of(label)
         canvas.rectangle(box, outline=color, width=max(2, size // 6))
         text = f"{classes[label - 1]} {score:.2f}"
-        corner = (box[0], max(0.0, box[1] - 1.35 * size))
+        right = drawn.width - canvas.textlength(text, font=font)  # a label does not run out of the image
+        corner = (max(0.0, min(box[0], right)), max(0.0, box[1] - 1.35 * size))
         canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=color, outline=color, width=2)
         canvas.text(corner, text, fill="white" if _is_dark(color) else "black", font=font)
     return drawn
@@ -287,9 +288,10 @@ def show_ratios(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
 
 
 def _is_dark(color: str) -> bool:
-    """Whether white text reads better than black on a colour "#RRGGBB" (relative luminance, rounded weights)."""
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return 0.3 * red + 0.59 * green + 0.11 * blue < 140
+    """Whether white text has more contrast than black on a colour "#RRGGBB": by the relative luminance of WCAG 2."""
+    channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) ** 2 < 1.05 * 0.05
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from ssdlib.cli import data, detect, evaluate, train
+from ssdlib.cli import data, detect, evaluate, export, train
 
 app = typer.Typer(help="Single Shot MultiBox Detector: make data, train, evaluate, detect.", no_args_is_help=True)
 app.add_typer(data.app, name="data")
-for module in (train, evaluate, detect):
+for module in (train, evaluate, detect, export):
     app.add_typer(module.app)

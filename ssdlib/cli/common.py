@@ -15,10 +15,9 @@ import typer
 
 from ssdlib.cli.outputs import some_path
 from ssdlib.data import DataWarning
+from ssdlib.deploy import open_model
 from ssdlib.engine import run_folder
 from ssdlib.model import SSD
-from ssdlib.zoo import from_torchvision
-from ssdlib.zoo.checkpoint import load_model
 
 ModelArgument = Annotated[
     Path,
@@ -106,17 +105,9 @@ def checkpoint_of(run: Path) -> Path:
     return run / "model.safetensors" if run.is_dir() else run
 
 
-def torchvision_name(run: Path) -> str | None:
-    """The name of torchvision's detector in "torchvision:NAME"; None for a run or a checkpoint."""
-    kind, colon, name = str(run).partition(":")
-    return name if kind == "torchvision" and colon else None
-
-
 def model_of(run: Path, device: torch.device) -> SSD:
     """The detector of a run, of a checkpoint, or, for "torchvision:NAME", torchvision's with its weights for COCO."""
-    name = torchvision_name(run)
-    model = load_model(checkpoint_of(run)) if name is None else from_torchvision(name)
-    return model.to(device)
+    return open_model(run).to(device)
 
 
 def data_of(run: Path) -> list[Path]:

@@ -1,15 +1,18 @@
-"""`ssd detect` and `ssd export`: use a trained detector."""
+"""`ssd detect`: find objects in photographs, in folders of them, and in what fits a pattern."""
 
 from __future__ import annotations
 
-import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
 from ssdlib import plotting
 from ssdlib.cli.common import (
@@ -22,64 +25,135 @@ from ssdlib.cli.common import (
     plain,
     torch_device,
 )
-from ssdlib.cli.outputs import require_ending, require_writable, some_path
-from ssdlib.data import load_image
+from ssdlib.cli.outputs import picture_names, require_ending, require_writable, rows_to, some_path
 from ssdlib.data.files import replaced
-from ssdlib.detection import Detection
-from ssdlib.zoo.checkpoint import export_model
+from ssdlib.deploy import Detector, Found
+from ssdlib.deploy.inputs import files_in
 
 app = typer.Typer()
+
+COLUMNS = ("file", "class", "score", "box")
+
+ClassesOption = Annotated[str | None, typer.Option(help='Only these classes, such as "cat,dog".', metavar="NAMES")]
+WithoutOption = Annotated[str | None, typer.Option(help="Not these classes.", metavar="NAMES")]
+MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help="Least score that is reported.")]
+MaxOverlapOption = Annotated[float, typer.Option(min=0, max=1, help="Most IoU of two objects of one class.")]
+TopKOption = Annotated[int, typer.Option(min=1, help="Most objects an image, the best ones.")]
+TilesOption = Annotated[
+    int | None,
+    typer.Option(min=16, help="Look through windows of so many pixels too, for small objects.", metavar="PIXELS"),
+]
+
+
+class Outputs(NamedTuple):
+    """Where the results of each image go; nowhere where it is None."""
+
+    pictures: Sequence[Path | None]
+    crops: Sequence[Path | None]  # the beginning of the names of its crops
 
 
 @app.command(
     "detect",
     epilog=example(
         "ssd detect runs/toy photo.jpg --out found.png --min-score 0.4",
-        "ssd detect torchvision:ssd300_vgg16 photo.jpg --out found.png",
+        'ssd detect runs/toy photos "more/**/*.jpg" --out found --csv found.csv --classes ball,star',
+        "ssd detect torchvision:ssd300_vgg16 street.jpg --out found.png --tiles 600",
     ),
 )
 def detect_command(
     run: ModelArgument,
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGES", parser=some_path)],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, folders, patterns.", metavar="IMAGES", parser=some_path)
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Picture to write; a folder for several images.", metavar="PATH", parser=some_path),
     ] = None,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score that is reported.")] = 0.5,
+    min_score: MinScoreOption = 0.5,
+    max_overlap: MaxOverlapOption = 0.45,
+    top_k: TopKOption = 200,
+    classes: ClassesOption = None,
+    without: WithoutOption = None,
+    tiles: TilesOption = None,
+    crop: Annotated[
+        Path | None, typer.Option(help="Folder for a picture of each object.", metavar="PATH", parser=some_path)
+    ] = None,
+    lines: Annotated[
+        Path | None,
+        typer.Option("--json", help="File for the lines, instead of the screen.", metavar="PATH", parser=some_path),
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Table to write: a row for each object.", metavar="PATH", parser=some_path)
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
     device: DeviceOption = "auto",
 ) -> None:
     """Find objects in images: a line for each on the screen, as JSON, and pictures with boxes if OUT is given.
 
-    Images that cannot be read are listed at the end; then the exit status is 1.
+    Of a folder, its photographs are taken. Images that cannot be read are listed at the end; then the exit status is 1.
     """
     unreadable: list[str] = []
     with clear_errors():
-        pictures = [None] * len(images) if out is None else picture_paths(images, out, checkpoint_of(run))
-        model = model_of(run, torch_device(device))
-        for path, picture in zip(images, pictures, strict=True):
-            try:
-                image = load_image(path)
-            except (OSError, ValueError) as error:
-                unreadable.append(plain(error))
-                continue
-            (found,) = model.predict([image], min_score=min_score)
-            for line in lines_of(path, found, model.classes):
-                typer.echo(line)
-            if picture is not None:
-                drawn = plotting.draw_on_image(plotting.to_pil(image), found, model.classes, min_score=min_score)
-                with replaced(picture) as aside:
-                    drawn.save(aside)
+        files = files_in(images)
+        checkpoint = checkpoint_of(run)
+        for table in (lines, csv):
+            if table is not None:
+                require_writable(table, [*files, checkpoint])
+        if lines is not None and csv is not None and lines.absolute() == csv.absolute():
+            raise ValueError(f"{lines} cannot hold both the lines and the table")
+        outputs = Outputs(
+            [None] * len(files) if out is None else picture_paths(files, out, checkpoint),
+            [None] * len(files) if crop is None else crop_paths(files, crop),
+        )
+        detector = Detector(
+            model_of(run, torch_device(device)),
+            min_score=min_score,
+            max_overlap=max_overlap,
+            top_k=top_k,
+            classes=names_in(classes),
+            without=names_in(without) or (),
+            tiles=tiles,
+        )
+        started = time.perf_counter()
+        with rows_to(lines, csv, COLUMNS) as write:
+            progress = tqdm(files, "detecting", unit=" images", leave=False, disable=None if len(files) > 1 else True)
+            for path, result, picture, crops in zip(files, detector.each(progress, batch_size), *outputs, strict=True):
+                if result.error is not None:
+                    unreadable.append(plain(result.error))
+                    continue
+                assert result.found is not None
+                assert result.pixels is not None
+                write([{"file": str(path), **row} for row in result.found.rows()])
+                write_pictures(result.pixels, result.found, picture, crops)
+    if len(files) > 1:
+        seconds = time.perf_counter() - started
+        typer.echo(f"{len(files)} images in {seconds:.1f} s: {len(files) / seconds:.1f} images/s", err=True)
     if unreadable:
-        typer.secho(f"error: {len(unreadable)} of {len(images)} images cannot be read:", fg="red", err=True)
+        typer.secho(f"error: {len(unreadable)} of {len(files)} images cannot be read:", fg="red", err=True)
         typer.echo("\n".join(f"  {message}" for message in unreadable), err=True)
         raise typer.Exit(1)
 
 
-def lines_of(path: Path, found: Detection, classes: Sequence[str]) -> Iterable[str]:
-    """A line of JSON for each object that was found in an image."""
-    for box, label, score in zip(*(found[key].tolist() for key in ("boxes", "labels", "scores")), strict=True):
-        line = {"file": str(path), "class": classes[label - 1], "score": round(score, 4)}
-        yield json.dumps({**line, "box": [round(edge, 1) for edge in box]})
+def names_in(text: str | None) -> list[str] | None:
+    """The names of a list with commas."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def write_pictures(pixels: Tensor, found: Found, picture: Path | None, crops: Path | None) -> None:
+    """Write the picture with boxes, and a picture of each object, named by its number and class."""
+    if picture is None and crops is None:
+        return
+    image = plotting.to_pil(pixels)
+    if picture is not None:
+        with replaced(picture) as aside:
+            plotting.draw_on_image(image, found.detection, found.classes, min_score=0).save(aside)
+    if crops is not None:
+        for number, (name, box) in enumerate(zip(found.names, found.boxes.tolist(), strict=True)):
+            left, top = math.floor(box[0]), math.floor(box[1])
+            edges = (left, top, max(left + 1, math.ceil(box[2])), max(top + 1, math.ceil(box[3])))
+            word = "".join(c if c.isalnum() else "_" for c in name)[:40]
+            with replaced(crops.with_name(f"{crops.name}_{number:03d}_{word}.png")) as aside:
+                image.crop(edges).save(aside)
 
 
 def picture_paths(images: Sequence[Path], out: Path, checkpoint: Path) -> list[Path]:
@@ -99,46 +173,26 @@ def picture_paths(images: Sequence[Path], out: Path, checkpoint: Path) -> list[P
     if out.is_file() or (out.suffix.lower() in endings and not out.is_dir()):
         raise ValueError(f"{out} is the name of one picture, and there are {len(images)} images: name a folder")
     pictures = [out / name for name in picture_names(images)]
-    beside = any(image.parent.exists() and out.exists() and image.parent.samefile(out) for image in images)
+    beside = _is_beside(out, images)
     for picture in pictures:
-        require_writable(picture, [*images, checkpoint])
+        require_writable(picture, [*images, checkpoint] if beside or picture.exists() else [])
         if beside and os.path.lexists(picture):
             raise ValueError(f"{picture} is there already, beside the images: choose another folder than theirs")
     return pictures
 
 
-def picture_names(images: Sequence[Path]) -> list[str]:
-    """A name for the picture of each image: that of the image, with its folder or a number where several have the same.
+def crop_paths(images: Sequence[Path], folder: Path) -> list[Path]:
+    """How the names of the crops of each image begin.
 
-    >>> picture_names([Path("a/1.jpg"), Path("b/1.jpg"), Path("b/2.jpg")])
-    ['a_1.png', 'b_1.png', '2.png']
+    Raises:
+        ValueError: if the folder is that of an image.
+        OSError: if nothing can be written there.
     """
-    stems = [path.stem for path in images]
-    names: list[str] = []
-    for path in images:
-        name = path.stem if stems.count(path.stem) == 1 else f"{path.absolute().parent.name}_{path.stem}"
-        number, first = 1, name
-        while f"{name}.png".lower() in (taken.lower() for taken in names):  # a disk may not tell A from a
-            number += 1
-            name = f"{first}_{number}"
-        names.append(f"{name}.png")
-    return names
+    require_writable(folder / "crop.png")
+    if _is_beside(folder, images):
+        raise ValueError(f"{folder} holds the images: choose another folder for the crops")
+    return [folder / Path(name).stem for name in picture_names(images)]
 
 
-@app.command("export", epilog=example("ssd export runs/toy --out toy.pt2"))
-def export_command(
-    run: ModelArgument,
-    out: Annotated[
-        Path,
-        typer.Option(help="File to write, by custom with the ending .pt2.", metavar="PATH", parser=some_path),
-    ],
-) -> None:
-    """Write the network as a program that PyTorch runs without this package.
-
-    `torch.export.load("toy.pt2").module()` takes images (N, 3, S, S) of floats in 0..1 and gives boxes (N, P, 4) xyxy
-    in fractions of the image and scores (N, P, C) after the softmax, class 0 being background: what NMS needs.
-    """
-    with clear_errors():
-        require_writable(out, [checkpoint_of(run)])
-        export_model(model_of(run, torch_device("cpu")), out)
-    typer.echo(f"program: {out}")
+def _is_beside(folder: Path, images: Sequence[Path]) -> bool:
+    return folder.exists() and any(each.exists() and each.samefile(folder) for each in {i.parent for i in images})

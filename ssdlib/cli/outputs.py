@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from ssdlib.data.files import replaced, space_for
 from ssdlib.engine import run_folder
 from ssdlib.engine.run_lock import LOCK
 
@@ -80,3 +86,62 @@ def require_outside(output: Path, datasets: Iterable[Path]) -> None:
         for name in _OF_A_DATASET:
             if Path(os.path.realpath(root / name)) in real.parents:
                 raise ValueError(f"{output} lies in {root / name}, which is read: choose another folder")
+
+
+def picture_names(images: Sequence[Path]) -> list[str]:
+    """A name for the picture of each image: that of the image, with its folder or a number where several have the same.
+
+    >>> picture_names([Path("a/1.jpg"), Path("b/1.jpg"), Path("b/2.jpg")])
+    ['a_1.png', 'b_1.png', '2.png']
+    """
+    stems = Counter(path.stem for path in images)
+    taken: set[str] = set()  # in lower case: a disk may not tell A from a
+    names = []
+    for path in images:
+        name = path.stem if stems[path.stem] == 1 else f"{path.absolute().parent.name}_{path.stem}"
+        number, first = 1, name
+        while name.lower() in taken:
+            number += 1
+            name = f"{first}_{number}"
+        taken.add(name.lower())
+        names.append(f"{name}.png")
+    return names
+
+
+Rows = Sequence[dict[str, Any]]
+
+
+@contextmanager
+def rows_to(lines: Path | None, table: Path | None, columns: Sequence[str]) -> Iterator[Callable[[Rows], None]]:
+    """A function that writes rows as they come: as lines of JSON and as CSV, each file whole at the end or not at all.
+
+    Args:
+        lines: file for lines of JSON; None for the screen, unless there is a table.
+        table: file for CSV; or None.
+        columns: the keys of each row, of which a "box" becomes four columns of the table.
+    """
+    with ExitStack() as stack:
+        opened = {}
+        for path in (lines, table):
+            if path is not None:
+                aside = stack.enter_context(replaced(path))
+                stack.enter_context(space_for(path))
+                opened[path] = stack.enter_context(open(aside, "w", encoding="utf-8", newline=""))
+        writer = None if table is None else csv.writer(opened[table], lineterminator="\n")
+        if writer is not None:
+            writer.writerow(name for column in columns for name in (_CORNERS if column == "box" else [column]))
+
+        def write(rows: Rows) -> None:
+            for row in rows:
+                if lines is not None:
+                    opened[lines].write(f"{json.dumps(row)}\n")
+                if writer is not None:
+                    cells = ([*row[name]] if name == "box" else [row[name]] for name in columns)
+                    writer.writerow(cell for several in cells for cell in several)
+                if lines is None and writer is None:
+                    typer.echo(json.dumps(row))
+
+        yield write
+
+
+_CORNERS = ("x_min", "y_min", "x_max", "y_max")

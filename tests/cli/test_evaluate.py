@@ -23,7 +23,7 @@ from support.commands import call, refused
 from support.voc_folder import object_xml, write_image, write_voc
 from torch import Tensor
 
-from ssdlib.cli.detect import picture_names
+from ssdlib.cli.outputs import picture_names
 from ssdlib.data import open_dataset, sample_root
 from ssdlib.engine import detect_dataset
 from ssdlib.engine.coco_figures import evaluate_coco

@@ -19,7 +19,7 @@ from PIL import Image
 from support.commands import call, refused
 from support.voc_folder import object_xml, write_image, write_voc
 
-from ssdlib.cli import detect, evaluate, train
+from ssdlib.cli import detect, evaluate, export, train
 from ssdlib.cli.common import plain, printable
 from ssdlib.cli.outputs import require_outside, require_writable
 from ssdlib.data import sample_root
@@ -59,7 +59,7 @@ def photos(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where a network is run, or trained."""
-    for module, name in ((SSD, "predict"), (evaluate, "detect_dataset"), (detect, "export_model"), (train, "train")):
+    for module, name in ((SSD, "predict"), (evaluate, "detect_dataset"), (export, "export_model"), (train, "train")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("the network was run"))
 
 

@@ -294,3 +294,20 @@ def test_glue_is_a_record_that_the_book_collects(value: object, text: str, monke
     assert options == {"raw": True, "metadata": {"scrapbook": record}}
     assert data.keys() == {f"{prefix}text/plain"}
     assert literal_eval(data[f"{prefix}text/plain"]) == text
+
+
+def test_labels_can_be_read_on_every_colour():
+    """Contrast of at least 4.5, which WCAG 2 asks of text."""
+    for color in plotting.PALETTE:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        luminance = float(np.dot([0.2126, 0.7152, 0.0722], linear))
+        contrast = 1.05 / (luminance + 0.05) if plotting._is_dark(color) else (luminance + 0.05) / 0.05
+        assert contrast >= 4.5, color
+
+
+def test_a_label_does_not_run_out_of_the_image():
+    image = Image.new("RGB", (200, 100))
+    detection = {"boxes": torch.tensor([[190.0, 60, 199, 90]]), "labels": torch.tensor([2]), "scores": torch.ones(1)}
+    ours = changed(plotting.draw_on_image(image, detection, ["a", "long name"], min_score=0), image)
+    assert ours[:58, :150].any()  # it begins well to the left of its box
