@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiles", type=int, nargs="+", default=[1000, 700, 500, 350])
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args(arguments)
-    command = "python benchmarks/tiles.py"
+    command = f"python benchmarks/tiles.py --images {asked.images}"
     record = {"command": command, **circumstances(), "images": asked.images, "scenes": [asked.columns, asked.rows]}
     record |= {"side": SIDE, "rows": measure(asked.images, asked.columns, asked.rows, [None, *asked.tiles])}
     write_record(record, "tiles", asked.out)

@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 
-def require(module: str, extra: str) -> Any:
-    """Import a package that an extra of ssdlib installs.
+def require(module: str, extra: str | None = None) -> Any:
+    """Import a package that an extra of ssdlib installs; where there is no such extra, the package itself.
 
     Raises:
         ValueError: if it is not installed; the message says what installs it.
@@ -15,4 +15,6 @@ def require(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ValueError(f"this needs the package {module.split('.')[0]}: pip install 'ssdlib[{extra}]'") from error
+        package = module.split(".")[0]
+        install = package if extra is None else f"'ssdlib[{extra}]'"
+        raise ValueError(f"this needs the package {package}: pip install {install}") from error

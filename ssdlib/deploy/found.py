@@ -62,7 +62,7 @@ class Found:
         Raises:
             ValueError: if the package supervision is not installed.
         """
-        supervision = require("supervision", "supervision")
+        supervision = require("supervision")
         return supervision.Detections(
             xyxy=self.boxes.numpy().astype(np.float32),
             confidence=self.scores.numpy().astype(np.float32),

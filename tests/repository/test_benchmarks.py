@@ -126,3 +126,15 @@ def test_single_steps_give_what_they_replace():
     shares = steps.shares(lambda: torch.nn.functional.conv2d(images, weights).relu_())
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
     assert len(shares) > 1
+
+
+def test_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tiles = importlib.import_module("tiles")
+    tiles.main(["--images", "1", "--columns", "3", "--rows", "2", "--tiles", "340", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "tiles.json").read_text())
+    whole, windows = record["rows"]
+    assert (whole["tiles"], windows["tiles"]) == (None, 340)
+    assert windows["mAP"] > whole["mAP"]
+    _, target = tiles.mosaic(0, 3, 2)
+    assert (target["boxes"][:, 2] <= 960).all()
+    assert (target["boxes"][:, 0] > 320).any()  # moved to where its scene is
