@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large
+from torchvision.models import mobilenet_v2, mobilenet_v3_large
 from torchvision.ops import Conv2dNormActivation
 
 # Output channels of VGG-16's convolutions ("D" of the paper's table 1); "M" is a 2 x 2 max-pooling.
@@ -320,10 +320,112 @@ class MobileNetV3(nn.Module):
         Raises:
             ValueError: if a tensor is missing or has another shape; those of ImageNet need the full tail.
         """
-        features = {name.removeprefix("features."): w for name, w in weights.items() if name.startswith("features.")}
-        try:
-            self.features.load_state_dict(features)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the weights are not those of this MobileNetV3 (is its tail reduced?): {error}"
-            ) from error
+        _load_features(self.features, weights, "MobileNetV3 (is its tail reduced?)")
+
+
+def same_padding(side: int, kernel: int, stride: int = 1) -> tuple[int, int]:
+    """Cells to add before and after a side so that a convolution gives ceil(side / stride) of them, as TensorFlow does.
+
+    Where their sum is odd, the one more comes after: with a kernel of 3 and a stride of 2, an even side is padded on
+    the right and at the bottom only. PyTorch's `padding=1` is the same for odd sides alone; on even ones every cell
+    looks at a place that is one pixel further up and left, and a network that was trained in the other way half works.
+
+    Source: TensorFlow's `padding="SAME"` (documentation of `tf.nn.convolution`).
+    """
+    outputs = -(-side // stride)
+    total = max((outputs - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution that is padded as in TensorFlow (see `same_padding`), whatever its `padding` says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, outputs, ceil(H / stride), ceil(W / stride))."""
+        rows, columns = (same_padding(x.shape[d], self.kernel_size[d - 2], self.stride[d - 2]) for d in (2, 3))
+        return F.conv2d(F.pad(x, (*columns, *rows)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class ChannelBias(nn.Module):
+    """What is left of a batch normalisation that was folded into the convolution before it: a bias for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        return x + self.bias[:, None, None]
+
+
+class MobileNetV2(nn.Module):
+    """MobileNetV2, by torchvision, and four auxiliary blocks: six maps for SSD on images of 300 pixels.
+
+    The first map is taken inside block 13, which goes from 19 x 19 to 10 x 10 cells, after its expansion; the
+    auxiliary blocks are whole convolutions, not those of SSDLite.
+
+    Args:
+        batch_norm: batch normalisation after every convolution, and PyTorch's padding, as in torchvision's classifier.
+            Without it, biases and TensorFlow's padding, as in the programs that TensorFlow exports.
+
+    Source: Sandler et al., MobileNetV2 (2018), table 2; Huang et al., Speed/accuracy trade-offs (2017), for the
+    auxiliary layers.
+    """
+
+    _C4 = 14  # the block of `features` in which the map shrinks to 10 x 10: the stem is number 0
+    out_channels = (576, 1280, 512, 256, 256, 128)
+
+    def __init__(self, *, batch_norm: bool = False) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d if batch_norm else ChannelBias
+        layer = partial(Conv2dNormActivation, norm_layer=norm, activation_layer=nn.ReLU6)
+        self.features = mobilenet_v2(weights=None, norm_layer=norm).features
+        sizes = ((1280, 256, 512), (512, 128, 256), (256, 128, 256), (256, 64, 128))
+        self.auxiliary = nn.ModuleList(
+            nn.Sequential(layer(inputs, squeezed, 1), layer(squeezed, outputs, 3, stride=2))
+            for inputs, squeezed, outputs in sizes
+        )
+        if not batch_norm:
+            _pad_as_tensorflow(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, 300, 300), normalised -> six maps; their sides are 19, 10, 5, 3, 2, 1."""
+        for block in self.features[: self._C4]:
+            x = block(x)  # (N, 32, 150, 150), ..., (N, 96, 19, 19)
+        expand, *shrink = self.features[self._C4].conv
+        x = expand(x)  # (N, 576, 19, 19)
+        maps = [x]
+        for block in (*shrink, *self.features[self._C4 + 1 :]):
+            x = block(x)  # (N, 576, 10, 10), ..., (N, 1280, 10, 10)
+        maps.append(x)
+        for block in self.auxiliary:
+            x = block(x)  # (N, 512, 5, 5), (N, 256, 3, 3), (N, 256, 2, 2), (N, 128, 1, 1)
+            maps.append(x)
+        return maps
+
+    def load_classifier(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of torchvision's `mobilenet_v2`; they need batch normalisation.
+
+        Args:
+            weights: the classifier's state dict ("features.0.0.weight", ...); its fully connected layer is left out.
+
+        Raises:
+            ValueError: if a tensor is missing or has another shape.
+        """
+        _load_features(self.features, weights, "MobileNetV2 (has it batch normalisation?)")
+
+
+def _pad_as_tensorflow(network: nn.Module) -> None:
+    """Turn each convolution with a stride into a `SameConv2d`; without, an odd kernel is padded evenly anyway."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.stride != (1, 1):
+            layer.__class__ = SameConv2d  # weights, options and name stay; only `forward` is another
+
+
+def _load_features(features: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Fill the convolutions of a classifier of torchvision from its state dict."""
+    own = {name.removeprefix("features."): w for name, w in weights.items() if name.startswith("features.")}
+    try:
+        features.load_state_dict(own)
+    except RuntimeError as error:
+        raise ValueError(f"the weights are not those of this {what}: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from ssdlib.boxes import require_boxes
 
 Variances = tuple[float, float]
 VARIANCES: Variances = (0.1, 0.2)
+# How scores are made of logits: all classes of a prior share a sum of 1, or each class is a question of its own.
+Activation = Literal["softmax", "sigmoid"]
 # A decoded box is at most 62.5 times as wide or as high as its prior: the limit of Detectron and of torchvision
 # (`bbox_xform_clip`). No prior is that much smaller than its object, and exp of a large prediction is infinite.
 MAX_LOG_SIZE = math.log(1000 / 16)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from ssdlib.boxes import cxcywh_to_xyxy
-from ssdlib.coding import VARIANCES, Variances, decode
+from ssdlib.coding import VARIANCES, Activation, Variances, decode
 from ssdlib.nms import nms, nms_fast
 
 Detection = dict[str, Tensor]
@@ -26,8 +26,9 @@ def detect(
     *,
     max_candidates: int = 400,
     variances: Variances = VARIANCES,
+    activation: Activation = "softmax",
 ) -> list[Detection]:
-    """Turn raw predictions into detections: softmax, threshold, decode, NMS for each class, the best of all classes.
+    """Turn raw predictions into detections: scores, threshold, decode, NMS for each class, the best of all classes.
 
     All images are done at once; `detect_plainly` does the same image by image and class by class.
 
@@ -41,6 +42,7 @@ def detect(
         max_candidates: at most so many candidates a class enter NMS, the best ones. Without this limit an untrained
             network, whose every box passes min_score, takes minutes.
         variances: those that the network was trained with.
+        activation: "softmax", or "sigmoid" for a network that was trained to judge each class by itself.
 
     Returns:
         One dict an image: "boxes" (K, 4) xyxy fractional, clipped to the image; "labels" (K,) int64, 1..C-1; "scores"
@@ -48,12 +50,12 @@ def detect(
         are not finite, or of which nothing lies inside the image, are no detections.
 
     Raises:
-        ValueError: if the shapes do not fit together.
+        ValueError: if the shapes do not fit together, or there is no such activation.
 
     Source: Liu et al. (2016), sections 2.2 and 3: threshold 0.01, NMS 0.45, top 200; 400 candidates a class in the
     original code.
     """
-    scores = object_scores(offsets, logits, priors_cxcywh)  # (N, P, C-1)
+    scores = object_scores(offsets, logits, priors_cxcywh, activation)  # (N, P, C-1)
     for found in shortlists(scores, min_score, max_candidates):  # usually the first one is enough
         boxes = candidate_boxes(offsets, priors_cxcywh, found.priors, variances)  # (N, K, 4)
         kept = nms_fast(boxes, found.labels, found.valid & has_area(boxes), max_overlap, top_k)  # (N, K)
@@ -73,10 +75,12 @@ def detect_plainly(
     *,
     max_candidates: int = 400,
     variances: Variances = VARIANCES,
+    activation: Activation = "softmax",
 ) -> list[Detection]:
     """What `detect` does, step by step as the paper has it: the version to read, and the reference of its tests."""
     detections = []
-    for image_offsets, image_scores in zip(offsets, object_scores(offsets, logits, priors_cxcywh), strict=True):
+    all_scores = object_scores(offsets, logits, priors_cxcywh, activation)  # (N, P, C-1)
+    for image_offsets, image_scores in zip(offsets, all_scores, strict=True):
         boxes = cxcywh_to_xyxy(decode(image_offsets.float(), priors_cxcywh.float(), variances)).clamp(0, 1)  # (P, 4)
         kept = torch.zeros_like(image_scores, dtype=torch.bool)  # (P, C-1)
         for column, scores in enumerate(image_scores.unbind(dim=1)):  # (P,), of one class
@@ -91,15 +95,26 @@ def detect_plainly(
     return detections
 
 
-def object_scores(offsets: Tensor, logits: Tensor, priors_cxcywh: Tensor) -> Tensor:
-    """(N, P, C-1) float32: the softmax without its first column, as background is no detection."""
+def class_scores(logits: Tensor, activation: Activation = "softmax") -> Tensor:
+    """(..., C) float32 in 0..1: what the network says for each class; with "sigmoid" the first column says nothing.
+
+    Raises:
+        ValueError: if there is no such activation.
+    """
+    if activation not in get_args(Activation):
+        raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
+    return logits.float().softmax(dim=-1) if activation == "softmax" else logits.float().sigmoid()
+
+
+def object_scores(offsets: Tensor, logits: Tensor, priors_cxcywh: Tensor, activation: Activation = "softmax") -> Tensor:
+    """(N, P, C-1) float32: the scores without their first column, as background is no detection."""
     expected = (len(offsets), len(priors_cxcywh))
     if offsets.shape != (*expected, 4) or logits.dim() != 3 or logits.shape[:2] != expected:
         raise ValueError(
             f"detect needs offsets (N, P, 4), logits (N, P, C) and priors (P, 4), got {tuple(offsets.shape)}, "
             f"{tuple(logits.shape)} and {tuple(priors_cxcywh.shape)}"
         )
-    return logits.float().softmax(dim=-1)[..., 1:]
+    return class_scores(logits, activation)[..., 1:]
 
 
 class Candidates(NamedTuple):
@@ -163,9 +178,12 @@ def candidate_boxes(offsets: Tensor, priors_cxcywh: Tensor, priors: Tensor, vari
     return cxcywh_to_xyxy(decode(chosen, priors_cxcywh.float()[priors], variances)).clamp(0, 1)
 
 
+_NOTHING = 1e-6  # of the image's side: below, a width is rounding, as float32 numbers near 1 are 6e-8 apart
+
+
 def has_area(boxes_xyxy: Tensor) -> Tensor:
-    """(...) bool: the box is wider and higher than nothing, which a NaN is not."""
-    return (boxes_xyxy[..., 2:] > boxes_xyxy[..., :2]).all(dim=-1)
+    """(...) bool: the box, fractional, is wider and higher than nothing, which a NaN is not."""
+    return (boxes_xyxy[..., 2:] - boxes_xyxy[..., :2] > _NOTHING).all(dim=-1)
 
 
 def by_image(kept: Tensor, boxes: Tensor, labels: Tensor, scores: Tensor) -> list[Detection]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ssdlib.boxes import xyxy_to_cxcywh
-from ssdlib.coding import VARIANCES, Variances, encode
+from ssdlib.coding import VARIANCES, Activation, Variances, encode
 from ssdlib.matching import UNMATCHED, match_batch
 
 
@@ -23,6 +23,7 @@ def multibox_loss(
     threshold: float = 0.5,
     negatives_per_positive: int = 3,
     variances: Variances = VARIANCES,
+    activation: Activation = "softmax",
 ) -> dict[str, Tensor]:
     """Localization and confidence loss of a batch; their sum (alpha = 1) is what SSD is trained with.
 
@@ -38,13 +39,15 @@ def multibox_loss(
         threshold: smallest overlap of a prior with its object.
         negatives_per_positive: how many of the hardest negatives are kept for each positive of the same image.
         variances: of the offsets.
+        activation: how scores are made of logits. With "sigmoid", each object class is a question of its own, answered
+            by a binary cross entropy, and the logits of background are not used.
 
     Returns:
         {"localization": scalar, "confidence": scalar}, float32, whatever the precision of the predictions.
 
     Raises:
         ValueError: if shapes do not fit, a box is empty, swapped or not finite, or a label is out of range; the
-            message names the image.
+            message names the image. Or if there is no such activation.
 
     Source: Liu et al. (2016), section 2.2, equations 1 to 3, and "Hard negative mining".
     """
@@ -56,6 +59,7 @@ def multibox_loss(
         threshold=threshold,
         negatives_per_positive=negatives_per_positive,
         variances=variances,
+        activation=activation,
     )
     divisor = sums.num_positives.clamp(min=1)
     return {"localization": sums.localization / divisor, "confidence": sums.confidence / divisor}
@@ -78,6 +82,7 @@ def multibox_sums(
     threshold: float = 0.5,
     negatives_per_positive: int = 3,
     variances: Variances = VARIANCES,
+    activation: Activation = "softmax",
 ) -> LossSums:
     """The sums of `multibox_loss`, for those who divide by the positives of several batches; arguments as there."""
     _require_shapes(offsets, logits, targets, priors_cxcywh)
@@ -86,10 +91,11 @@ def multibox_sums(
     labels, matched_offsets = assign_targets(targets, priors_cxcywh, logits.shape[-1], threshold, variances)
     positive = labels > 0  # (N, P)
     with torch.no_grad():
-        negative = mine_hard_negatives(background_loss(logits), positive, negatives_per_positive)  # (N, P)
+        hardness = background_loss(logits, activation)  # (N, P)
+        negative = mine_hard_negatives(hardness, positive, negatives_per_positive)  # (N, P)
     chosen = positive | negative
     localization = F.smooth_l1_loss(offsets[positive], matched_offsets, reduction="sum")
-    confidence = F.cross_entropy(logits[chosen], labels[chosen], reduction="sum")
+    confidence = class_loss(logits[chosen], labels[chosen], activation)
     return LossSums(localization, confidence, positive.sum())
 
 
@@ -126,15 +132,41 @@ def assign_targets(
     return labels, encode(xyxy_to_cxcywh(boxes)[own], priors, variances)
 
 
-def background_loss(logits: Tensor) -> Tensor:
+def class_loss(logits: Tensor, labels: Tensor, activation: Activation = "softmax") -> Tensor:
+    """Cross entropy of the right labels, summed over the priors.
+
+    Args:
+        logits: (K, C).
+        labels: (K,) int64 in 0..C-1; 0 is background.
+        activation: with "sigmoid", the sum of the binary cross entropies of the object classes: background is that no
+            object class is right.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: if there is no such activation.
+    """
+    if activation == "softmax":
+        return F.cross_entropy(logits, labels, reduction="sum")
+    if activation == "sigmoid":
+        right = F.one_hot(labels, logits.shape[-1])[:, 1:]  # (K, C-1)
+        return F.binary_cross_entropy_with_logits(logits[:, 1:], right.to(logits.dtype), reduction="sum")
+    raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
+
+
+def background_loss(logits: Tensor, activation: Activation = "softmax") -> Tensor:
     """Cross entropy of every prior if it is background: how hard it is as a negative.
 
     Args:
         logits: (..., C).
+        activation: as in `class_loss`.
 
     Returns:
-        (...): -log softmax(logits)[0].
+        (...): -log softmax(logits)[0]; with "sigmoid" the sum of -log(1 - sigmoid(logit)) over the object classes.
     """
+    if activation == "sigmoid":
+        return F.softplus(logits[..., 1:]).sum(dim=-1)
     return -logits.log_softmax(dim=-1)[..., 0]
 
 

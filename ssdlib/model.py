@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from ssdlib.backbones import VGG16, MobileNetV3, Tiny, lite_conv, lite_init
+from ssdlib.backbones import VGG16, MobileNetV2, MobileNetV3, Tiny, lite_conv, lite_init
+from ssdlib.coding import Activation
 from ssdlib.detection import Detection, detect
-from ssdlib.priors import SSD300_VOC, SSD512_VOC, SSDLITE320, PriorRecipe, Ratio, make_priors
+from ssdlib.priors import SSD300_MOBILENET, SSD300_VOC, SSD512_VOC, SSDLITE320, PriorRecipe, Ratio, make_priors
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -81,6 +82,15 @@ class LitePredictions(PredictionConvolutions):
         lite_init(layer)
 
 
+class PointPredictions(PredictionConvolutions):
+    """Heads that look at a single cell: 1 x 1 convolutions, a ninth of the parameters."""
+
+    @staticmethod
+    def convolution(inputs: int, outputs: int) -> nn.Module:
+        """The layer of one map: (N, inputs, H, W) -> (N, outputs, H, W)."""
+        return nn.Conv2d(inputs, outputs, 1)
+
+
 class SSD(nn.Module):
     """Single Shot MultiBox Detector: one pass of the network gives offsets and class scores for every prior.
 
@@ -91,6 +101,7 @@ class SSD(nn.Module):
         classes: names of the objects (labels 1..C-1); by default "1", "2", ...
         mean, std: per channel, the normalisation of images whose values are 0..1.
         head: makes each of the two heads from the maps' channels, the priors per cell, and the numbers per prior.
+        activation: how scores are made of the logits: "softmax", or "sigmoid", a question of its own for each class.
         architecture: the name in `ARCHITECTURES` that rebuilds this network; a checkpoint needs it.
 
     Raises:
@@ -113,6 +124,7 @@ class SSD(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         head: Callable[[Sequence[int], Sequence[int], int], nn.Module] = PredictionConvolutions,
+        activation: Activation = "softmax",
         architecture: str | None = None,
     ) -> None:
         super().__init__()
@@ -122,7 +134,7 @@ class SSD(nn.Module):
         if len(self.classes) != num_classes - 1:
             raise ValueError(f"{num_classes} classes with background need {num_classes - 1} names, got {self.classes}")
         self.backbone, self.recipe, self.num_classes = backbone, recipe, num_classes
-        self.architecture = architecture
+        self.architecture, self.activation = architecture, activation
         self.frozen: tuple[str, ...] = ()
         channels: Sequence[int] = backbone.out_channels  # type: ignore[assignment]
         if len(channels) != len(recipe.map_sizes):
@@ -204,7 +216,8 @@ class SSD(nn.Module):
             self.train(training)
         require_finite(offsets, logits)
         results = []
-        for image, found in zip(images, detect(offsets, logits, self.priors, **options), strict=True):
+        detections = detect(offsets, logits, self.priors, activation=self.activation, **options)
+        for image, found in zip(images, detections, strict=True):
             height, width = image.shape[1:]
             to_pixels = torch.tensor([width, height, width, height])
             results.append({key: value.cpu() for key, value in found.items()})
@@ -380,11 +393,43 @@ def ssdlite320_mobilenet_v3(
     return SSD(backbone, num_classes=num_classes, head=LitePredictions, architecture=name, **options)
 
 
+def ssd300_mobilenet_v2(
+    num_classes: int,
+    *,
+    classifier_weights: Mapping[str, Tensor] | None = None,
+    batch_norm: bool = False,
+    **options: Any,
+) -> SSD:
+    """SSD300 on MobileNetV2 with 1 x 1 heads: 1917 priors, five million parameters.
+
+    Args:
+        num_classes: C, background included.
+        classifier_weights: state dict of torchvision's `mobilenet_v2`, trained on ImageNet, to start from; it needs
+            batch normalisation: `torchvision.models.mobilenet_v2(weights="DEFAULT").state_dict()`.
+        batch_norm: see `ssdlib.backbones.MobileNetV2`. Without it, the network is the one of the weights that
+            `ssdlib.zoo` has for the objects of Open Images.
+        options: recipe (by default SSD300_MOBILENET), classes, mean, std and activation of `SSD`. By default images
+            are normalised as ImageNet's with batch normalisation, and to -1..1 without.
+
+    Source: Huang et al., Speed/accuracy trade-offs for modern convolutional object detectors (2017).
+    """
+    backbone = MobileNetV2(batch_norm=batch_norm)
+    if classifier_weights is not None:
+        backbone.load_classifier(classifier_weights)
+    name = "ssd300_mobilenet_v2" + ("_bn" if batch_norm else "")
+    defaults: dict[str, Any] = {"recipe": SSD300_MOBILENET}
+    if not batch_norm:
+        defaults |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    return SSD(backbone, num_classes=num_classes, head=PointPredictions, architecture=name, **{**defaults, **options})
+
+
 ARCHITECTURES: dict[str, Callable[..., SSD]] = {
     "ssd300_vgg16": ssd300_vgg16,
     "ssd300_vgg16_bn": partial(ssd300_vgg16, batch_norm=True),
     "ssd512_vgg16": ssd512_vgg16,
     "ssd512_vgg16_bn": partial(ssd512_vgg16, batch_norm=True),
+    "ssd300_mobilenet_v2": ssd300_mobilenet_v2,
+    "ssd300_mobilenet_v2_bn": partial(ssd300_mobilenet_v2, batch_norm=True),
     "ssdlite320_mobilenet_v3": ssdlite320_mobilenet_v3,
     "ssdlite320_mobilenet_v3_full": partial(ssdlite320_mobilenet_v3, reduced_tail=False),
     "ssd_tiny": ssd_tiny,

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-# One entry of a feature map's list: an aspect ratio w / h, or the extra square of the geometric mean scale.
-Ratio = float | Literal["extra"]
+# One entry of a feature map's list: an aspect ratio w / h; the extra square of the geometric mean scale; or an aspect
+# ratio with a scale of its own, such as (1.0, 0.1).
+Ratio = float | Literal["extra"] | tuple[float, float]
 
 
 # What a recipe may ask for at most, so that no file of a stranger asks for more memory than there is: 40 times the
@@ -31,8 +32,8 @@ class PriorRecipe:
         scales: one per feature map, and one that comes after the last: a prior of ratio r on map k is
             scales[k] * sqrt(r) wide and scales[k] / sqrt(r) high, in fractions of the image side; the prior "extra"
             is a square of side sqrt(scales[k] * scales[k + 1]).
-        ratios: per feature map, the priors of one cell *in the order of the predictions*: aspect ratios (w / h) and
-            the word "extra".
+        ratios: per feature map, the priors of one cell *in the order of the predictions*: aspect ratios (w / h), the
+            word "extra", or pairs (aspect ratio, scale) that do not follow the map's scale.
         steps: distance between the centres of neighbouring cells, per map, in pixels; None spreads the cells evenly
             (image_size / map_size).
         clip_sizes: limit widths and heights to 1, as torchvision does. Centres are never moved.
@@ -65,11 +66,15 @@ class PriorRecipe:
             raise ValueError(f"recipe {self.name!r}: needs a list of ratios for each of the {maps} feature maps")
         if self.steps is not None and len(self.steps) != maps:
             raise ValueError(f"recipe {self.name!r}: needs a step for each of the {maps} feature maps")
+        entries = [entry for cell in self.ratios for entry in cell if entry != "extra"]
+        pairs = [entry for entry in entries if isinstance(entry, tuple)]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"recipe {self.name!r}: a ratio with a scale of its own has two numbers, got {pairs}")
         numbers: dict[str, tuple[object, ...]] = {
             "image_size": (self.image_size,),
             "map_sizes": self.map_sizes,
-            "scales": self.scales,
-            "ratios": tuple(ratio for cell in self.ratios for ratio in cell if ratio != "extra"),
+            "scales": (*self.scales, *(scale for _, scale in pairs)),
+            "ratios": tuple(entry[0] if isinstance(entry, tuple) else entry for entry in entries),
             "steps": self.steps or (),
         }
         for field, values in numbers.items():
@@ -125,11 +130,12 @@ class PriorRecipe:
     def shapes(self, k: int) -> list[tuple[float, float]]:
         """(width, height) of the priors of one cell of feature map `k`, as fractions of the image side."""
         sizes = []
-        for ratio in self.ratios[k]:
-            if isinstance(ratio, str):
-                w = h = math.sqrt(self.scales[k] * self.scales[k + 1])
+        for entry in self.ratios[k]:
+            if isinstance(entry, str):
+                ratio, scale = 1.0, math.sqrt(self.scales[k] * self.scales[k + 1])
             else:
-                w, h = self.scales[k] * math.sqrt(ratio), self.scales[k] / math.sqrt(ratio)
+                ratio, scale = entry if isinstance(entry, tuple) else (entry, self.scales[k])
+            w, h = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
             sizes.append((min(w, 1.0), min(h, 1.0)) if self.clip_sizes else (w, h))
         return sizes
 
@@ -151,7 +157,10 @@ class PriorRecipe:
                     **values,
                     "map_sizes": tuple(values["map_sizes"]),
                     "scales": tuple(values["scales"]),
-                    "ratios": tuple(tuple(cell) for cell in values["ratios"]),
+                    "ratios": tuple(
+                        tuple(tuple(entry) if isinstance(entry, list) else entry for entry in cell)
+                        for cell in values["ratios"]
+                    ),
                     "steps": None if steps is None else tuple(steps),
                 }
             )
@@ -238,4 +247,13 @@ SSDLITE320 = PriorRecipe(
     scales=(0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
     ratios=(_SIX_EXTRA_SECOND,) * 6,
     clip_sizes=True,
+)
+
+SSD300_MOBILENET = PriorRecipe(
+    name="ssd300-mobilenet",  # TensorFlow's SSD on MobileNet: 1917 priors, three of each cell of the first map
+    image_size=300,
+    map_sizes=(19, 10, 5, 3, 2, 1),
+    scales=(0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0),
+    # the first prior is a small square; 0.3333 is what the program that trained it says
+    ratios=(((1.0, 0.1), 2.0, 0.5), *((1.0, 2.0, 0.5, 3.0, 0.3333, "extra"),) * 5),
 )

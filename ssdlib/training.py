@@ -223,7 +223,7 @@ def train_step(
 def ssd_losses(model: Any, images: Tensor, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The MultiBox loss of a network's predictions for a batch."""
     offsets, logits = model(images)
-    return multibox_loss(offsets, logits, targets, model.priors)
+    return multibox_loss(offsets, logits, targets, model.priors, activation=model.activation)
 
 
 @torch.no_grad()

@@ -80,7 +80,7 @@ def detect_dataset(
     for batch in tqdm(loader, "detecting", leave=False, disable=not progress or processes.rank() > 0):
         offsets, logits = model(torch.stack([sized.image for sized in batch]).to(device))
         require_finite(offsets, logits)
-        found = detect(offsets, logits, model.priors, **options)
+        found = detect(offsets, logits, model.priors, activation=model.activation, **options)
         for sized, detection in zip(batch, found, strict=True):
             detection = {key: value.cpu() for key, value in detection.items()}
             detection["boxes"] = detection["boxes"] * sized.size

@@ -80,6 +80,11 @@ class _SharedModel(DistributedDataParallel):
         """Those of the network inside."""
         return self.module.priors
 
+    @property
+    def activation(self) -> Any:
+        """That of the network inside."""
+        return self.module.activation
+
 
 def shared(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with gradients that are averaged over all processes, which starts from the weights of rank 0."""
@@ -95,7 +100,7 @@ def shared_losses(model: Any, images: Tensor, targets: Sequence[Mapping[str, Ten
     times the number of processes: `shared` averages the gradients, and the loss of the whole batch is a sum.
     """
     offsets, logits = model(images)
-    sums = multibox_sums(offsets, logits, targets, model.priors)
+    sums = multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
     positives = all_reduce_sum(sums.num_positives).clamp(min=1)
     parts = {"localization": sums.localization / positives, "confidence": sums.confidence / positives}
     if world_size() == 1:

@@ -89,9 +89,9 @@ def _flaw_of_recipe(recipe: Any) -> str:
     if covered == 200:
         return ""
     reply = f"with the ratio {shown(ratio)} on map {k}, {covered} of 200 bottles overlap some prior by at least 0.5."
-    if isinstance(ratio, str) or ratio >= 1:
-        return f"{reply}\nHint: a ratio is width / height, and a bottle is higher than wide."
     w, h = recipe.shapes(k)[recipe.ratios[k].index(ratio)]
+    if w >= h:
+        return f"{reply}\nHint: a ratio is width / height, and a bottle is higher than wide."
     return (
         f"{reply}\nHint: the new prior is {w:.2f} wide and {h:.2f} high, a bottle 0.1 and 0.5. The ratio decides the "
         f"shape, the scale of the map the size."

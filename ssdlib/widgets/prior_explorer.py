@@ -198,9 +198,11 @@ class PriorExplorer(BookWidget):
 
 
 def ratio_name(ratio: Ratio) -> str:
-    """An aspect ratio as readers know it: "2", "1/3", "extra"."""
+    """An aspect ratio as readers know it: "2", "1/3", "extra"; with a scale of its own, "1 at 0.1"."""
     if isinstance(ratio, str):
         return ratio
+    if isinstance(ratio, tuple):
+        return f"{ratio_name(ratio[0])} at {ratio[1]:.3g}"
     near = Fraction(ratio).limit_denominator(12)
     return str(near) if abs(near - ratio) < 1e-6 else f"{ratio:.3g}"
 

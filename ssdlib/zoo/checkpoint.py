@@ -24,6 +24,7 @@ from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.coding import decode
 from ssdlib.data.files import replaced
 from ssdlib.data.names import shown
+from ssdlib.detection import class_scores
 from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
 from ssdlib.zoo.description import Description, described, parse_json
@@ -54,6 +55,7 @@ def save_model(model: SSD, path: str | Path, *, half: bool = False, training: di
     description = {
         "architecture": model.architecture,
         "recipe": model.recipe.to_dict(),
+        "activation": model.activation,
         "classes": list(model.classes),
         "mean": model.mean.flatten().tolist(),
         "std": model.std.flatten().tolist(),
@@ -76,7 +78,7 @@ def save_model(model: SSD, path: str | Path, *, half: bool = False, training: di
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """What a checkpoint says about itself: architecture, recipe, classes, mean, std, training, versions.
+    """What a checkpoint says about itself: architecture, recipe, activation, classes, mean, std, training, versions.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -144,7 +146,14 @@ def _entries(path: Path, file: Any) -> dict[str, Any]:
 
 
 def _build(found: Description) -> SSD:
-    return build_model(found.architecture, classes=found.classes, recipe=found.recipe, mean=found.mean, std=found.std)
+    return build_model(
+        found.architecture,
+        classes=found.classes,
+        recipe=found.recipe,
+        activation=found.activation,
+        mean=found.mean,
+        std=found.std,
+    )
 
 
 def _require_fit(path: Path, file: Any, found: Description) -> None:
@@ -201,14 +210,15 @@ class _Program(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         offsets, logits = self.model(images)
-        return cxcywh_to_xyxy(decode(offsets, self.model.priors)), logits.softmax(dim=-1)
+        return cxcywh_to_xyxy(decode(offsets, self.model.priors)), class_scores(logits, self.model.activation)
 
 
 def export_model(model: SSD, path: str | Path) -> Path:
     """Write the network as a program that PyTorch runs without this package, for any number of images at once.
 
     `torch.export.load(path).module()` takes images (N, 3, S, S) of floats in 0..1. It gives boxes (N, P, 4) xyxy in
-    fractions of the image, and scores (N, P, C) after the softmax, class 0 being background: what NMS needs.
+    fractions of the image, and scores (N, P, C), class 0 being background: what NMS needs. The scores are the model's:
+    after the softmax, or the sigmoid, where column 0 says nothing.
 
     Args:
         model: any SSD, on any device; it is left as it is, and exported in evaluation mode, for the CPU.

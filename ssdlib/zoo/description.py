@@ -6,8 +6,9 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from ssdlib.coding import Activation
 from ssdlib.data.names import check_name, shown
 from ssdlib.model import ARCHITECTURES
 from ssdlib.priors import PriorRecipe
@@ -20,6 +21,8 @@ class Description:
     Attributes:
         architecture: a name of `ssdlib.model.ARCHITECTURES`.
         recipe: the priors that the weights were trained with.
+        activation: how the network's scores are made of its logits; "softmax" where a file of an older version is
+            silent.
         classes: names of the objects.
         mean, std: of the three channels, of images in 0..1.
         training: what is known about how the weights came about.
@@ -28,6 +31,7 @@ class Description:
 
     architecture: str
     recipe: PriorRecipe
+    activation: Activation
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -68,6 +72,10 @@ def described(entries: Mapping[str, Any], where: str) -> Description:
         recipe = PriorRecipe.from_dict(entries["recipe"])
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    activation = entries.get("activation", "softmax")
+    if activation not in get_args(Activation):
+        known = " or ".join(get_args(Activation))
+        raise ValueError(f"{where}: activation must be {known}, got {shown(activation)}")
     notes = {name: entries.get(name, {}) for name in ("training", "versions")}
     for name, value in notes.items():
         if not isinstance(value, dict):
@@ -75,6 +83,7 @@ def described(entries: Mapping[str, Any], where: str) -> Description:
     return Description(
         architecture=architecture,
         recipe=recipe,
+        activation=activation,
         classes=class_names(entries["classes"], where),
         mean=_channels(entries["mean"], -1000, where, "mean"),
         std=_channels(entries["std"], 1e-4, where, "std"),

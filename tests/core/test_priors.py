@@ -16,7 +16,15 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from ssdlib.boxes import cxcywh_to_xyxy, iou
-from ssdlib.priors import SSD300_CAFFE, SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorRecipe, make_priors
+from ssdlib.priors import (
+    SSD300_CAFFE,
+    SSD300_COCO,
+    SSD300_MOBILENET,
+    SSD300_VOC,
+    SSD512_VOC,
+    PriorRecipe,
+    make_priors,
+)
 
 ALL = [SSD300_VOC, SSD300_CAFFE, SSD300_COCO, SSD512_VOC]
 SMALL = PriorRecipe(
@@ -38,6 +46,8 @@ def slow_priors(recipe: PriorRecipe) -> list[tuple[float, float, float, float]]:
                 for ratio in recipe.ratios[k]:
                     if isinstance(ratio, str):
                         w = h = math.sqrt(recipe.scales[k] * recipe.scales[k + 1])
+                    elif isinstance(ratio, tuple):
+                        w, h = ratio[1] * math.sqrt(ratio[0]), ratio[1] / math.sqrt(ratio[0])
                     else:
                         w, h = recipe.scales[k] * math.sqrt(ratio), recipe.scales[k] / math.sqrt(ratio)
                     if recipe.clip_sizes:
@@ -91,7 +101,7 @@ def test_small_recipe_with_steps_and_clipped_sizes_by_hand() -> None:
     torch.testing.assert_close(make_priors(replace(recipe, clip_sizes=False))[1, 2], torch.tensor(1.2))
 
 
-@given(recipes())
+@given(recipes(own_scales=True))
 def test_priors_equal_a_loop(recipe: PriorRecipe) -> None:
     expected = torch.tensor(slow_priors(recipe), dtype=torch.float64)
     torch.testing.assert_close(make_priors(recipe, dtype=torch.float64), expected, rtol=1e-14, atol=0)
@@ -301,7 +311,7 @@ def test_each_call_gives_a_tensor_of_its_own() -> None:
 # --- the recipe ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipe", [*ALL, SMALL], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", [*ALL, SSD300_MOBILENET, SMALL], ids=lambda recipe: recipe.name)
 def test_recipe_survives_a_trip_through_json(recipe: PriorRecipe) -> None:
     assert PriorRecipe.from_dict(recipe.to_dict()) == recipe
     back = PriorRecipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
@@ -309,7 +319,26 @@ def test_recipe_survives_a_trip_through_json(recipe: PriorRecipe) -> None:
     assert hash(back) == hash(recipe)
 
 
-@given(recipes())
+def test_a_prior_with_a_scale_of_its_own_by_hand() -> None:
+    recipe = replace(SMALL, ratios=(((1.0, 0.1), 4.0), (1.0, "extra", (4.0, 0.3))))
+    expected = [[0.1, 0.1], [0.4, 0.1], [0.5, 0.5], [0.6324555, 0.6324555], [0.6, 0.15]]
+    torch.testing.assert_close(make_priors(recipe)[[0, 1, 8, 9, 10], 2:], torch.tensor(expected))
+    # written as a ratio alone, it has the scale of its map
+    own = replace(SMALL, ratios=(((1.0, 0.2), (4.0, 0.2)), ((1.0, 0.5), 1 / 4, "extra")))
+    assert torch.equal(make_priors(own), make_priors(SMALL))
+
+
+def test_priors_of_tensorflows_mobilenet() -> None:
+    priors = make_priors(SSD300_MOBILENET)
+    assert SSD300_MOBILENET.priors_per_map == (1083, 600, 150, 54, 24, 6)
+    assert len(priors) == 1917
+    half, root = 0.5 / 19, math.sqrt(2)
+    expected = [[half, half, 0.1, 0.1], [half, half, 0.2 * root, 0.2 / root], [half, half, 0.2 / root, 0.2 * root]]
+    torch.testing.assert_close(priors[:3], torch.tensor(expected))
+    torch.testing.assert_close(priors[-1], torch.tensor([0.5, 0.5, math.sqrt(0.95), math.sqrt(0.95)]))
+
+
+@given(recipes(own_scales=True))
 def test_any_recipe_survives_a_trip_through_json(recipe: PriorRecipe) -> None:
     back = PriorRecipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
     assert back == recipe
@@ -347,6 +376,11 @@ def test_recipe_is_frozen() -> None:
         ({"ratios": ((1.0,), ("Extra",))}, "'Extra', which must be a finite number above 0"),
         ({"ratios": ((1.0,), (-2.0,))}, "-2.0, which must be a finite number above 0"),
         ({"ratios": ((1.0,), (None,))}, "None, which must be a finite number above 0"),
+        ({"ratios": ((1.0,), ((1.0, 0.0),))}, "scales has 0.0, which must be"),
+        ({"ratios": ((1.0,), ((math.nan, 0.1),))}, "ratios has nan, which must be"),
+        ({"ratios": ((1.0,), (("extra", 0.1),))}, "ratios has 'extra', which must be"),
+        ({"ratios": ((1.0,), ((1.0, 0.1, 0.2),))}, "a scale of its own has two numbers"),
+        ({"ratios": ((1.0,), ((),))}, "a scale of its own has two numbers"),
         ({"steps": (50.0,)}, "a step for each of the 2 feature maps"),
         ({"map_sizes": (2.5, 1)}, "map_sizes has 2.5, which must be a whole number"),
         ({"map_sizes": (2.0, 1)}, "map_sizes has 2.0, which must be a whole number"),

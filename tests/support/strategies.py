@@ -148,19 +148,27 @@ def overlap_matrices(draw: st.DrawFn, max_objects: int = 5, max_priors: int = 7,
 
 
 @st.composite
-def recipes(draw: st.DrawFn, max_maps: int = 3, max_side: int = 4) -> PriorRecipe:
-    """A small prior recipe; each cell has the square and "extra" first, then pairs of ratios r and 1 / r."""
+def recipes(draw: st.DrawFn, max_maps: int = 3, max_side: int = 4, *, own_scales: bool = False) -> PriorRecipe:
+    """A small prior recipe; each cell has the square and "extra" first, then pairs of ratios r and 1 / r.
+
+    With `own_scales`, a ratio with a scale of its own may come after them.
+    """
     maps = draw(st.integers(1, max_maps))
     image_size = draw(st.sampled_from([32, 64, 300]))
     ratio = st.sampled_from([2.0, 3.0, 1.5])
     pairs = draw(st.lists(st.lists(ratio, max_size=2, unique=True), min_size=maps, max_size=maps))
     map_sizes = tuple(draw(st.lists(st.integers(1, max_side), min_size=maps, max_size=maps)))
+    own = st.tuples(ratio, st.floats(0.05, 1.1)) if own_scales else st.nothing()
+    last = draw(st.lists(st.lists(own, max_size=int(own_scales)), min_size=maps, max_size=maps))
     return PriorRecipe(
         name="drawn",
         image_size=image_size,
         map_sizes=map_sizes,
         scales=tuple(draw(st.lists(st.floats(0.05, 1.1), min_size=maps + 1, max_size=maps + 1))),
-        ratios=tuple((1.0, "extra", *(x for r in cell for x in (r, 1 / r))) for cell in pairs),
+        ratios=tuple(
+            (1.0, "extra", *(x for r in cell for x in (r, 1 / r)), *more)
+            for cell, more in zip(pairs, last, strict=True)
+        ),
         steps=draw(st.none() | st.just(tuple(image_size / side * 0.9 for side in map_sizes))),
         clip_sizes=draw(st.booleans()),
     )

@@ -224,6 +224,8 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
         {"recipe": {"map_sizes": [31, 16, 8, 4, 2]}},
         "does not fit ssd_tiny: recipe 'tiny-256' is",
     ),
+    "another activation": ({"activation": "relu"}, "activation must be softmax or sigmoid, got 'relu'"),
+    "activations in a list": ({"activation": ["sigmoid"]}, "activation must be softmax or sigmoid, got"),
     "training that is a text": ({"training": "long"}, "training must be an object, got 'long'"),
     "versions in a list": ({"versions": []}, r"versions must be an object, got \[\]"),
 }
@@ -254,8 +256,9 @@ def test_a_description_of_before(path: Path):
     rewritten(path, lambda description: description.update(training=training))
     assert load_model(path).classes == CLASSES
     assert read_description(path)["training"] == training
-    rewritten(path, lambda description: {k: v for k, v in description.items() if k not in ("training", "versions")})
-    assert load_model(path).classes == CLASSES
+    younger = ("training", "versions", "activation")
+    rewritten(path, lambda description: {k: v for k, v in description.items() if k not in younger})
+    assert (load_model(path).classes, load_model(path).activation) == (CLASSES, "softmax")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -377,9 +380,11 @@ def test_exporting_leaves_the_model_as_it_is(tmp_path: Path, device: str):
     torch.testing.assert_close(boxes, cxcywh_to_xyxy(decode(offsets, demo_model().priors)), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3"])
+@pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3", "ssd300_mobilenet_v2"])
 def test_an_exported_program_computes_the_same(tmp_path: Path, architecture: str):
-    model = demo_model() if architecture == "ssd_tiny" else build_model(architecture, CLASSES).eval()
+    sigmoid = architecture == "ssd300_mobilenet_v2"
+    options: dict[str, Any] = {"activation": "sigmoid"} if sigmoid else {}
+    model = demo_model() if architecture == "ssd_tiny" else build_model(architecture, CLASSES, **options).eval()
     side = model.recipe.image_size
     path = export_model(model, tmp_path / "new" / "toy.pt2")
     assert [p.name for p in path.parent.iterdir()] == ["toy.pt2"]
@@ -390,5 +395,7 @@ def test_an_exported_program_computes_the_same(tmp_path: Path, architecture: str
             boxes, scores = program(images)
             offsets, logits = model(images)
         torch.testing.assert_close(boxes, cxcywh_to_xyxy(decode(offsets, model.priors)), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(scores, logits.softmax(dim=-1), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(scores.sum(dim=-1), torch.ones(count, len(model.priors)))
+        expected = logits.sigmoid() if sigmoid else logits.softmax(dim=-1)
+        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+        if not sigmoid:
+            torch.testing.assert_close(scores.sum(dim=-1), torch.ones(count, len(model.priors)))
