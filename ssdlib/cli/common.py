@@ -15,16 +15,16 @@ import typer
 
 from ssdlib.cli.outputs import some_path
 from ssdlib.data import DataWarning
-from ssdlib.deploy import open_model
 from ssdlib.engine import run_folder
 from ssdlib.model import SSD
+from ssdlib.zoo import open_model
 
 ModelArgument = Annotated[
     Path,
     typer.Argument(
         metavar="RUN",
         parser=some_path,
-        help="Folder of a run, a checkpoint (.safetensors), or torchvision:ssd300_vgg16 for COCO's classes.",
+        help="Folder of a run, a checkpoint (.safetensors), or a detector of `ssd models`, by its name.",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU if there is one.')]
@@ -106,7 +106,7 @@ def checkpoint_of(run: Path) -> Path:
 
 
 def model_of(run: Path, device: torch.device) -> SSD:
-    """The detector of a run, of a checkpoint, or, for "torchvision:NAME", torchvision's with its weights for COCO."""
+    """The detector of a run, of a checkpoint, or of the zoo."""
     return open_model(run).to(device)
 
 

