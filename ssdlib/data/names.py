@@ -10,6 +10,7 @@ from typing import Any
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's controls, halves of surrogate pairs, ends of lines and of paragraphs
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they change the order of what follows
 _MOST_SHOWN = 200
+_MOST_SAID = 1000
 _LONGEST = 255  # no system has longer names of files
 
 
@@ -66,6 +67,12 @@ def shown(value: object) -> str:
     except RecursionError:
         text = f"a {type(value).__name__} of great depth"
     return printable(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+
+
+def said(message: object) -> str:
+    """What a library says of a file, for our message: it may quote all of the file, so that it is cut where it is long."""
+    text = str(message)
+    return printable(text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}...")
 
 
 def _is_clean(text: str) -> bool:

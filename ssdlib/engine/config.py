@@ -96,7 +96,7 @@ def _checked_values(kind: type, recorded: Mapping[str, Any], renamed: Mapping[st
     for old, value in recorded.items():
         name = renamed.get(old, old)
         if name not in kinds:
-            raise ValueError(f"this configuration is of another version of ssdlib: it has {group}{old!a}")
+            raise ValueError(f"this configuration is of another version of ssdlib: it has {group}{shown(old)}")
         if not _fits(value, kinds[name]):
             raise ValueError(f"{group}{name} takes {_WANTED[kinds[name]]}, got {shown(value)}")
         values[name] = value

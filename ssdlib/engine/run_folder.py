@@ -262,9 +262,16 @@ def add_to_log(out: Path, line: Mapping[str, Any]) -> None:
 
 
 def cut_log(out: Path, epochs: int) -> None:
-    """Keep the lines of the first `epochs` epochs; the others will be written again."""
+    """Keep the lines of the first `epochs` epochs; the others will be written again.
+
+    Raises:
+        ValueError: if the log is not UTF-8 text; the message names it.
+    """
     if (out / LOG).exists():
-        lines = (out / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+        try:
+            lines = (out / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{out / LOG} is no log of a run: {error}") from error
         write_text(out / LOG, "".join(lines[:epochs]))
 
 
@@ -274,7 +281,7 @@ def _require_same(out: Path, described: Mapping[str, Any]) -> None:
     names = {"classes": "classes", "images": "number of images", "fingerprint": "list of images"}
     for key, name in names.items():
         if entries.get(key) != described[key]:
-            differ.append(f"{name} {entries.get(key)}, not {described[key]}")
+            differ.append(f"{name} {shown(entries.get(key))}, not {shown(described[key])}")
     if differ:
         raise ValueError(f"the run in {out} is another one and cannot go on: it has {'; '.join(differ)}")
 

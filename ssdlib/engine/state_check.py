@@ -136,12 +136,12 @@ def _like(found: Any, expected: Tensor, where: str) -> Tensor:
         raise ValueError(f"{where} must be a tensor, got {_kind(found)}")
     if found.shape != expected.shape or found.dtype is not expected.dtype:
         wanted = f"{expected.dtype} {tuple(expected.shape)}"
-        raise ValueError(f"{where} must be {wanted}, got {found.dtype} {tuple(found.shape)}")
-    copy = torch.empty_like(expected, device="cpu", requires_grad=False).copy_(found)
+        raise ValueError(f"{where} must be {wanted}, got {found.dtype} {shown(tuple(found.shape))}")
+    copy = torch.empty_like(expected, device="cpu", requires_grad=False).copy_(found.detach())
     if copy.is_floating_point() and not copy.isfinite().all():
         raise ValueError(f"{where} holds a number that is not finite")
     return copy
 
 
 def _kind(found: Any) -> str:
-    return f"a tensor {tuple(found.shape)}" if isinstance(found, Tensor) else shown(found)
+    return f"a tensor {shown(tuple(found.shape))}" if isinstance(found, Tensor) else shown(found)

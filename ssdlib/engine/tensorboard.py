@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.transforms.v2 import functional as TF
 
+from ssdlib.data.files import space_for
 from ssdlib.engine.loading import DetectionDataset
 from ssdlib.model import SSD
 from ssdlib.plotting import draw_on_image
@@ -34,6 +35,7 @@ def tensorboard_log(
 
     Raises:
         ValueError: if the package tensorboard is not installed.
+        OSError: from the function, if there is no space; the message names the folder.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise ValueError("this needs the package tensorboard: pip install 'ssdlib[tensorboard]'")
@@ -45,6 +47,10 @@ def tensorboard_log(
     drawn: int | None = None
 
     def add(model: SSD, line: Mapping[str, float]) -> None:
+        with space_for(folder):
+            write(model, line)
+
+    def write(model: SSD, line: Mapping[str, float]) -> None:
         nonlocal writer, drawn
         step = int(line["step"])
         if writer is None:

@@ -23,7 +23,7 @@ import ssdlib
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.coding import decode
 from ssdlib.data.files import replaced
-from ssdlib.data.names import shown
+from ssdlib.data.names import said, shown
 from ssdlib.detection import class_scores
 from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
@@ -108,7 +108,7 @@ def load_model(path: str | Path, *, classes: Sequence[str] | None = None, recipe
     with _opened(path) as file:
         found = described(_entries(path, file), str(path))
         if classes is not None and tuple(classes) != found.classes:
-            raise ValueError(f"{path} is for the classes {list(found.classes)}, not {list(classes)}")
+            raise ValueError(f"{path} is for the classes {shown(list(found.classes))}, not {shown(list(classes))}")
         if recipe is not None and recipe != found.recipe:
             raise ValueError(f"{path} was trained with the priors of recipe {found.recipe.name!r}, not {recipe.name!r}")
         _require_fit(path, file, found)
@@ -135,7 +135,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path} is no readable safetensors file: {error}") from error
+        raise ValueError(f"{path} is no readable safetensors file: {said(error)}") from error
 
 
 def _entries(path: Path, file: Any) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _require_fit(path: Path, file: Any, found: Description) -> None:
             side = found.recipe.image_size
             model(torch.zeros(1, 3, side, side))
     except ValueError as error:
-        raise ValueError(f"{misfit}: {error}") from error
+        raise ValueError(f"{misfit}: {said(error)}") from error
     shapes = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     expected = model.state_dict()
     problems = misfits({name: tuple(there.get_shape()) for name, there in shapes.items()}, expected)
@@ -189,7 +189,7 @@ def misfits(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[st
         "are missing": [name for name in expected if name not in sizes],
         "are too many": [shown(name) for name in sizes if name not in expected],
         "have another shape": [
-            f"{name} has the shape {sizes[name]}, not {tuple(tensor.shape)}"
+            f"{name} has the shape {shown(sizes[name])}, not {tuple(tensor.shape)}"
             for name, tensor in expected.items()
             if name in sizes and sizes[name] != tuple(tensor.shape)
         ],

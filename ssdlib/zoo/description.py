@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from ssdlib.coding import Activation
-from ssdlib.data.names import check_name, shown
+from ssdlib.data.names import check_name, said, shown
 from ssdlib.model import ARCHITECTURES
 from ssdlib.priors import PriorRecipe
 
@@ -48,7 +48,7 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:  # no JSON, or lists in lists without end
-        raise ValueError(f"{where} is no JSON object: {error}") from error
+        raise ValueError(f"{where} is no JSON object: {said(error)}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{where} is no JSON object, but {shown(found)}")
     return found
@@ -68,10 +68,12 @@ def described(entries: Mapping[str, Any], where: str) -> Description:
         raise ValueError(f"{where}: no architecture {shown(architecture)}; there are {', '.join(ARCHITECTURES)}")
     if not isinstance(entries["recipe"], dict):
         raise ValueError(f"{where}: recipe must be an object, got {shown(entries['recipe'])}")
+    if isinstance(entries["recipe"].get("name"), str):
+        check_name(entries["recipe"]["name"], f"{where}: recipe: the name")
     try:
         recipe = PriorRecipe.from_dict(entries["recipe"])
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{where}: {said(error)}") from error
     activation = entries.get("activation", "softmax")
     if activation not in get_args(Activation):
         known = " or ".join(get_args(Activation))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssdlib.data.names import check_file_name, check_name, printable, shown
+from ssdlib.data.names import check_file_name, check_name, printable, said, shown
 
 HARMFUL = {
     "colours": "\x1b[31mred",
@@ -87,3 +87,9 @@ def test_values_in_messages_are_short():
     for _ in range(10**5):
         deep = [deep]
     assert shown(deep) == "a list of great depth"
+
+
+def test_what_a_library_says_is_clean_and_short():
+    assert said(ValueError("no\x1b[31m")) == r"no\x1b[31m"
+    assert said("x" * 1000) == "x" * 1000
+    assert said("x" * 1001) == "x" * 1000 + "..."

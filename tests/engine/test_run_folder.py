@@ -232,6 +232,12 @@ def test_another_run_is_refused(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_log_that_is_no_text(tmp_path: Path):
+    (tmp_path / "log.jsonl").write_bytes(b'{"epoch": 1}\n{"epoch": \xff}\n')
+    with pytest.raises(ValueError, match=r"log\.jsonl is no log of a run: .*0xff"):
+        run_folder.cut_log(tmp_path, 1)
+
+
 def test_a_finished_run_is_left_alone(sample: Images, whole: Path, monkeypatch: pytest.MonkeyPatch):
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     monkeypatch.setattr(training, "train_step", lambda *_: pytest.fail("trained again"))
@@ -308,6 +314,7 @@ def test_a_configuration_of_before(whole: Path, tmp_path: Path):
     [
         ({"config": [1]}, "no entry config"),
         ({"config": {"speed": 7}}, "another version of ssdlib: it has 'speed'"),
+        ({"config": {"a" * 9999: 7}}, "another version of ssdlib: it has 'a{199}[.]{3}$"),
         ({"config": {"iterations": "9"}}, "iterations takes a whole number, got '9'"),
         ({"config": {"iterations": True}}, "iterations takes a whole number, got True"),
         ({"config": {"iterations": 1.5}}, "iterations takes a whole number"),

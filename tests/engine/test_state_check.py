@@ -197,6 +197,18 @@ def test_a_list_that_holds_itself(folder: Path, config: TrainConfig):
 
 
 @pytest.mark.parametrize("config", ["adamw"], indirect=True)
+def test_no_gradient_comes_with_a_state(folder: Path, config: TrainConfig):
+    """A tensor that asks for its gradient would let every later step build on the ones before, in memory without end."""
+    saved = torch.load(folder / "state.pt", weights_only=True)
+    for name in saved["optimizer"][0]:
+        saved["optimizer"][0][name].requires_grad_()
+    torch.save(saved, folder / "state.pt")
+    state = trained(config, 2, 0)
+    run_folder.load_state(folder, state)
+    assert not any(moment.requires_grad for moment in state.optimizer.state_dict()["state"][0].values())
+
+
+@pytest.mark.parametrize("config", ["adamw"], indirect=True)
 def test_two_moments_in_one_memory_are_taken_apart(folder: Path, config: TrainConfig):
     saved = torch.load(folder / "state.pt", weights_only=True)
     saved["optimizer"][0]["exp_avg"] = saved["optimizer"][0]["exp_avg_sq"]

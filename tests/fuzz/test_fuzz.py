@@ -19,6 +19,7 @@ FOUND = [
     ("coco", 12405),  # a file name longer than the system allows: the file of annotations was not named
     ("downloads", 21),  # a redirection whose body has no end was read, or could not be
     ("widgets", 32),  # labels that are True, which a tensor takes for another type
+    ("config", 3052),  # a field with a name of 5,000 characters: a message of 5,000 characters
     ("archives", 163),  # a time that no system can set
 ]
 """Cases that failed once, by area and seed."""

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import notebooks
 from click.testing import Result
+from support.repository import ROOT
 from typer.testing import CliRunner
 
 from ssdlib.cli import app
@@ -30,7 +30,8 @@ def refused(*args: object) -> str:
 
 def run_tool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Call tools/notebooks.py as a user does."""
-    return subprocess.run([sys.executable, notebooks.__file__, *map(str, arguments)], capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "tools" / "notebooks.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def torchrun(out: Path, arguments: list[str]) -> subprocess.CompletedProcess[str]:

@@ -66,7 +66,7 @@ def checkpoints(rng: random.Random, folder: Path) -> str:
         assert offsets.shape[1] == logits.shape[1] == len(model.priors)
         fuzzing.can_be_printed("".join(model.classes))
 
-    return "refused" if refused(load, path, longest=20_000) else "accepted"
+    return "refused" if refused(load, path) else "accepted"
 
 
 def _state() -> TrainState:

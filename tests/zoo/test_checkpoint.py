@@ -154,6 +154,25 @@ def test_no_safetensors_file(tmp_path: Path, content: bytes):
         load_model(path)
 
 
+def test_messages_are_short(path: Path):
+    """Whatever a stranger's file is full of, one screen is enough."""
+    head = json.dumps({"x": {"dtype": "y" * 9000, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    long = path.with_name("long.safetensors")
+    long.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))
+    with pytest.raises(ValueError, match="no readable safetensors file") as unreadable:
+        load_model(long)
+    with pytest.raises(ValueError, match="is for the classes") as others:
+        load_model(path, classes=[str(i) for i in range(9000)])
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors["class_head.convolutions.0.bias"] = torch.zeros([1] * 3000)
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match="have another shape") as misfit:
+        load_model(path)
+    assert max(len(str(caught.value)) for caught in (unreadable, others, misfit)) < 2000
+
+
 def test_a_cut_off_file(path: Path):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ValueError, match="no readable safetensors file"):
@@ -226,6 +245,11 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "another activation": ({"activation": "relu"}, "activation must be softmax or sigmoid, got 'relu'"),
     "activations in a list": ({"activation": ["sigmoid"]}, "activation must be softmax or sigmoid, got"),
+    "a name of a recipe without end": (
+        {"recipe": {"name": "x" * 9000}},
+        "recipe: the name 'x{199}[.]{3} has 9000 characters",
+    ),
+    "a switch without end": ({"recipe": {"clip_sizes": "x" * 9000}}, "clip_sizes 'x{900}x*[.]{3}$"),
     "training that is a text": ({"training": "long"}, "training must be an object, got 'long'"),
     "versions in a list": ({"versions": []}, r"versions must be an object, got \[\]"),
 }
@@ -238,8 +262,9 @@ def test_a_description_that_cannot_be(kind: str, path: Path):
     if change.get("recipe"):
         change = {"recipe": {**TINY.to_dict(), **change["recipe"]} if isinstance(change["recipe"], dict) else [1]}
     rewritten(path, lambda description: description.update(change))
-    with pytest.raises(ValueError, match=f"^{path}:? .*{message}"):
+    with pytest.raises(ValueError, match=f"^{path}:? .*{message}") as caught:
         load_model(path)
+    assert len(str(caught.value)) < 2000
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"classes": ' * 50_000, "9" * 5000, "NaN", '"text"', "null"])
