@@ -25,6 +25,11 @@ settings.register_profile(
 settings.load_profile("random" if os.environ.get("SSDLIB_EXAMPLES") == "random" else "ssdlib")
 
 
+# The runs that are killed are copies of the process that tests, and autograd refuses to work in a copy once an exported
+# or compiled network has started its threads: first of all. Then what takes longest.
+FIRST = ["test_run_folder.py", "test_site_accessible.py", "11_training.ipynb", "test_package.py", "test_benchmarks.py"]
+
+
 def pytest_configure() -> None:
     """Sum in the same order on every machine. Tensors this small gain nothing from a second thread; on a busy machine
     it makes them ten times slower.
@@ -33,16 +38,14 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser, and begin with the modules that take long: by themselves at the end, they would keep
-    one process busy while the others wait.
+    """Mark what needs a browser, and begin with the modules that take long, the longest first: by themselves at the
+    end, they would keep one process busy while the others wait.
     """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
     long = {item.path for item in items if item.path.suffix == ".ipynb" or item.get_closest_marker("slow")}
-    # The runs that are killed are copies of this process, and autograd refuses to work in a copy once an exported or
-    # compiled network has started its threads: first of all.
-    items.sort(key=lambda item: (item.path.name != "test_run_folder.py", item.path not in long))
+    items.sort(key=lambda item: (FIRST.index(item.path.name) if item.path.name in FIRST else 99, item.path not in long))
 
 
 @pytest.fixture(autouse=True)

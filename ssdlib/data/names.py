@@ -70,7 +70,7 @@ def shown(value: object) -> str:
 
 
 def said(message: object) -> str:
-    """What a library says of a file, for our message: it may quote all of the file, so that it is cut where it is long."""
+    """What a library says of a file, for our message: it may quote all of the file, and is cut where it is long."""
     text = str(message)
     return printable(text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}...")
 

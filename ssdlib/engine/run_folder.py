@@ -21,7 +21,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssdlib.data.files import replaced, write_text
-from ssdlib.data.names import shown
+from ssdlib.data.names import said, shown
 from ssdlib.engine.config import TrainConfig, config_from_dict, differences
 from ssdlib.engine.state_check import (
     checked_numbers,
@@ -33,6 +33,7 @@ from ssdlib.engine.state_check import (
 )
 from ssdlib.training import TrainState
 from ssdlib.zoo.description import class_names, parse_json
+from ssdlib.zoo.torch_file import read_torch_file
 
 CONFIG, LOG, STATE, MODEL = "config.json", "log.jsonl", "state.pt", "model.safetensors"
 FORMAT = 3  # of STATE
@@ -208,12 +209,11 @@ def _read_state(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed, as no state is")  # and may become any size
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_torch_file(path)
     except OSError:
         raise
-    except Exception as error:  # whatever a file of anything raises when it is taken for a pickle
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"it is damaged, or no state at all ({reason})") from error
+    except Exception as error:  # zipfile raises errors of many kinds
+        raise ValueError(f"it is damaged, or no state at all ({said(error)})") from error
     if not isinstance(saved, dict):
         raise ValueError("it is no state at all")
     if saved.get("format") != FORMAT and saved.keys() & {"format", "place", "parts"}:

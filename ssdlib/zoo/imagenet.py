@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.models import MobileNet_V2_Weights, MobileNet_V3_Large_Weights, VGG16_BN_Weights, VGG16_Weights
+
+from ssdlib.data.names import said
+from ssdlib.zoo.torch_file import read_torch_file
 
 # The mean and deviation of these weights are IMAGENET_MEAN and IMAGENET_STD of `ssdlib.model`. The paper's own VGG-16
 # was another one, trained in Caffe.
@@ -53,15 +55,11 @@ def classifier_weights(architecture: str, file: str | Path | None = None) -> Map
 
 def _read(file: Path) -> Mapping[str, Tensor]:
     try:
-        if file.suffix == ".safetensors":
-            state: Any = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        state: Any = load_file(file) if file.suffix == ".safetensors" else read_torch_file(file)
     except OSError:
         raise
-    except Exception as error:  # whatever a file of anything raises when it is taken for a pickle
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{file} holds no weights that can be loaded safely: {reason}") from error
+    except Exception as error:  # safetensors does not say which
+        raise ValueError(f"{file} holds no weights that can be loaded safely: {said(error)}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{file} holds no state dict, which maps names to tensors")
     return state

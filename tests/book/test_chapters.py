@@ -97,6 +97,7 @@ def test_labels_are_unique_in_the_book() -> None:
         assert len(labels) == len(set(labels)), sorted(label for label in labels if labels.count(label) > 1)
 
 
+@pytest.mark.slow
 def test_new_chapter_follows_the_template_and_runs(tmp_path: Path) -> None:
     path = tmp_path / "13_transfer.ipynb"
     done = run_tool("new", path, "Learning from other detectors")
@@ -113,6 +114,7 @@ def test_new_chapter_follows_the_template_and_runs(tmp_path: Path) -> None:
     assert notebooks.check(path) == []
 
 
+@pytest.mark.slow
 def test_new_refuses_what_would_not_be_a_chapter(tmp_path: Path) -> None:
     done = run_tool("new", tmp_path / "transfer.ipynb", "Transfer")
     assert done.returncode == 1

@@ -41,6 +41,7 @@ def test_committed_notebook_is_clean(path: Path) -> None:
     assert notebooks.check(path) == []
 
 
+@pytest.mark.slow
 def test_running_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
     notebook = made_up("import sys\nprint(1); sys.stdout.flush(); print(2)", "", "{'b', 'a', 'c'}")
@@ -64,6 +65,7 @@ def test_running_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.ipynb"]
 
 
+@pytest.mark.slow
 def test_only_stale_notebooks_run_when_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
     nbformat.write(made_up("print(1)"), path)
@@ -80,6 +82,7 @@ def test_only_stale_notebooks_run_when_that_is_asked_for(tmp_path: Path) -> None
     assert run_tool("check", "--stale", path).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
@@ -173,6 +176,7 @@ def test_compact_png_keeps_transparency() -> None:
     assert np.array_equal(kept[..., 3], pixels[..., 3])
 
 
+@pytest.mark.slow
 def test_notebook_survives_the_way_through_text(tmp_path: Path) -> None:
     path = tmp_path / "a.ipynb"
     notebook = made_up("x = 1", "x + 1")

@@ -131,6 +131,7 @@ def test_detect(run: Path, toy: Path, tmp_path: Path):
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == [f"{first.stem}.png", f"{second.stem}.png"]
 
 
+@pytest.mark.slow
 def test_export(run: Path, tmp_path: Path):
     result = call("export", run, "--out", tmp_path / "toy.pt2")
     assert result.exit_code == 0, result.output

@@ -250,6 +250,7 @@ def made_up_weights(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+@pytest.mark.slow
 def test_torchvision_detectors_by_name(made_up_weights: list[str], tmp_path: Path):
     photo = write_image(tmp_path, "photo.png", (60, 40))
     name = "torchvision:ssdlite320_mobilenet_v3_large"

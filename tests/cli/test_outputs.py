@@ -202,6 +202,7 @@ def test_an_empty_text_is_no_path(run: Path, photos: list[Path], tmp_path: Path,
 # ---- a full disk -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_disk(run: Path, photos: list[Path], small_disk: Path):
     """Not even the first state, the program or the picture fits: a plain message, and nothing half stays."""
     train_out, program, picture = small_disk / "new", small_disk / "toy.pt2", small_disk / "noise.bmp"
@@ -246,6 +247,7 @@ def test_detect_does_not_go_on_with_a_damaged_detector(run: Path, photos: list[P
     assert "predictions are not finite" in refused("detect", run, *photos, "--device", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_damaged_image_under_workers_is_one_line(run: Path, tmp_path: Path):
     root = write_voc(tmp_path / "cats", {"trainval": ["a", "b"], "test": ["a", "b"]}, {"a": [CAT], "b": [CAT]})

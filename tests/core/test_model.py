@@ -134,6 +134,7 @@ def test_heads_start_without_preference() -> None:
             assert 0.9 * bound < convolution.weight.abs().max() <= bound
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_raw_predictions_equal_torchvision_with_the_same_weights() -> None:
     ours = ssd300_vgg16(5, recipe=SSD300_COCO).eval()

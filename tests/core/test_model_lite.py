@@ -32,6 +32,7 @@ def test_normalisation_follows_the_tail() -> None:
     assert mean(ssdlite320_mobilenet_v3(4, mean=(0.1, 0.2, 0.3))) == pytest.approx([0.1, 0.2, 0.3])
 
 
+@pytest.mark.slow
 def test_a_few_steps_of_training_lower_the_loss() -> None:
     model = ssdlite320_mobilenet_v3(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

@@ -143,6 +143,7 @@ def test_a_loader_gives_the_same_batches_either_way(augmentation: Augmentation |
             torch.testing.assert_close(other_targets, targets, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_run_that_augments_on_its_device_is_the_same_run(tmp_path: Path) -> None:
     toy = make_toy_voc(tmp_path / "toy", train=3, val=1, test=1, sides=(96, 140), progress=False)
     dataset = open_dataset(toy, "trainval")

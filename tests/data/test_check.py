@@ -193,6 +193,7 @@ def test_progress_bar(root: Path, capsys: pytest.CaptureFixture[str], progress: 
     assert ("checking" in capsys.readouterr().err) == progress
 
 
+@pytest.mark.slow
 @needs_bccd
 def test_blood_cells():
     report = check_voc(BCCD_ROOT, progress=False)

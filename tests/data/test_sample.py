@@ -37,6 +37,7 @@ def test_sample_is_small_and_sound():
     assert VOCDataset(COMMITTED, "train").classes == TOY_CLASSES
 
 
+@pytest.mark.slow
 def test_sample_can_be_made_again(tmp_path: Path):
     again = make_sample(tmp_path / "sample")
     assert texts(again) == texts(COMMITTED)
@@ -49,6 +50,7 @@ def test_sample_can_be_made_again(tmp_path: Path):
         assert np.abs(difference).mean() < 1, path.name
 
 
+@pytest.mark.slow
 def test_without_a_clone_the_sample_is_drawn_once_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     installed = tmp_path / "lib" / "ssdlib" / "data" / "sample.py"
     monkeypatch.setattr(ssdlib.data.sample, "__file__", str(installed))
@@ -62,6 +64,7 @@ def test_without_a_clone_the_sample_is_drawn_once_into_the_cache(tmp_path: Path,
     assert [p.name for p in root.parent.iterdir()] == ["sample"]
 
 
+@pytest.mark.slow
 def test_the_cache_follows_a_new_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ssdlib.data.sample, "__file__", str(tmp_path / "lib" / "ssdlib" / "data" / "sample.py"))
     monkeypatch.setenv("SSDLIB_CACHE", str(tmp_path / "cache"))

@@ -294,6 +294,7 @@ def test_where_no_crop_is_valid_another_minimum_is_drawn():
     assert crops_of(RandomIoUCrop(sampler_options=[0.9, 2.0]), [[100.0, 80, 101, 81]], 10) == [{}] * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "boxes",
     [BOXES, [[0.0, 0, 200, 160], [5, 5, 12, 12]], [[150.0, 110, 190, 150]]],

@@ -121,6 +121,7 @@ def killed(prepare: Callable[[], None], work: Callable[[], Any]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_goes_on(moment: str, sample: Images, whole: Path, tmp_path: Path):
@@ -130,6 +131,7 @@ def test_a_killed_run_goes_on(moment: str, sample: Images, whole: Path, tmp_path
     assert_same_run(out, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_run_that_is_killed_again_and_again(sample: Images, whole: Path, tmp_path: Path):
     for number in (1, 3, 4, 4):
@@ -140,6 +142,7 @@ def test_a_run_that_is_killed_again_and_again(sample: Images, whole: Path, tmp_p
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_resumed_run_does_not_load_what_it_has_seen(sample: Images, tmp_path: Path):
     killed(lambda: at_call(training, "train_step", 6), lambda: run(tmp_path, sample))  # in the second epoch

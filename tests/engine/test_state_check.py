@@ -198,7 +198,7 @@ def test_a_list_that_holds_itself(folder: Path, config: TrainConfig):
 
 @pytest.mark.parametrize("config", ["adamw"], indirect=True)
 def test_no_gradient_comes_with_a_state(folder: Path, config: TrainConfig):
-    """A tensor that asks for its gradient would let every later step build on the ones before, in memory without end."""
+    """A tensor that asks for its gradient would let every later step build on the ones before it, in memory."""
     saved = torch.load(folder / "state.pt", weights_only=True)
     for name in saved["optimizer"][0]:
         saved["optimizer"][0][name].requires_grad_()

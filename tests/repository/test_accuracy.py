@@ -99,6 +99,7 @@ def test_the_large_networks_can_be_compared_too(accuracy: Any):
     assert ours.ssd.num_classes == theirs.detector.head.classification_head.num_columns == 3
 
 
+@pytest.mark.slow
 def test_a_comparison(accuracy: Any, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     architecture, peer, steps = "ssd_tiny", "ssdlite320_mobilenet_v3_large", 2
     settings = [f"iterations={steps}", "batch_size=2"]

@@ -72,6 +72,7 @@ def test_results_that_differ_are_noticed():
             pair.same(spoil(ours), theirs)
 
 
+@pytest.mark.slow
 def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     speed = importlib.import_module("speed")
     speed.main(name="small", only=["loss", "detection", "pipeline"], rounds=1, threads=1, small=True, results=tmp_path)
@@ -84,6 +85,7 @@ def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         assert row["work"] in capsys.readouterr().out or row["same"]
 
 
+@pytest.mark.slow
 def test_speed_of_the_network(tmp_path: Path):
     speed = importlib.import_module("speed")
     only = ["training, bfloat16", "inference, batch 1, float32"]
@@ -91,6 +93,7 @@ def test_speed_of_the_network(tmp_path: Path):
     assert len(json.loads((tmp_path / "small.json").read_text())["rows"]) == len(only)
 
 
+@pytest.mark.slow
 def test_growth(tmp_path: Path):
     growth = importlib.import_module("growth")
     growth.main(name="small", rounds=1, threads=1, small=True, results=tmp_path)
@@ -99,6 +102,7 @@ def test_growth(tmp_path: Path):
     assert (tmp_path / "small.svg").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_gpu_on_a_cpu(tmp_path: Path):
     gpu = importlib.import_module("gpu")
     gpu.main(name="small", device="cpu", workers=0, batch_size=2, small=True, results=tmp_path, **GPU_DEFAULTS)

@@ -90,6 +90,7 @@ def test_lowest_versions_are_those_of_the_metadata() -> None:
         assert Version(pinned[name]) == Version(floor), f"{name}: run `make constraints`"
 
 
+@pytest.mark.slow
 def test_hooks_are_our_own_and_pass_on_a_clean_file() -> None:
     (repository,) = load(".pre-commit-config.yaml")["repos"]
     assert repository["repo"] == "local"

@@ -387,6 +387,7 @@ def test_the_demo_model_detects():
     assert evaluate(detections, targets, model.num_classes).mean > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 )
@@ -405,6 +406,7 @@ def test_exporting_leaves_the_model_as_it_is(tmp_path: Path, device: str):
     torch.testing.assert_close(boxes, cxcywh_to_xyxy(decode(offsets, demo_model().priors)), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3", "ssd300_mobilenet_v2"])
 def test_an_exported_program_computes_the_same(tmp_path: Path, architecture: str):
     sigmoid = architecture == "ssd300_mobilenet_v2"

@@ -73,6 +73,7 @@ def raw(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
         return {**model.head(features), "anchors": model.anchor_generator(batch, features)[0]}
 
 
+@pytest.mark.slow
 def test_raw_predictions_are_theirs(theirs: nn.Module, image: Tensor):
     ours = from_torchvision(theirs)
     with torch.no_grad():
@@ -88,6 +89,7 @@ def test_raw_predictions_are_theirs(theirs: nn.Module, image: Tensor):
     assert offsets.std() > 0.05
 
 
+@pytest.mark.slow
 def test_detections_are_theirs(theirs: nn.Module, image: Tensor):
     ours = from_torchvision(theirs)
     with torch.no_grad():
