@@ -1,0 +1,171 @@
+// The session: what trains, answers and reports. It lives in a Web Worker or, where none can be started, on the page.
+
+const SLICE = 90; // milliseconds of training between two reports
+const SLOW = 500; // milliseconds between two steps in slow motion
+const EVERY = 50; // steps between two measurements of the mAP
+const GALLERY = 8; // of the unseen scenes are shown
+
+class Session {
+  /** @param {(report: object) => void} send */
+  constructor(send) {
+    this.send = send;
+    this.trainer = new Trainer();
+    this.trainer.evaluate();
+    this.running = false;
+    this.slow = false;
+    this.timer = null;
+    this.view = { kind: "training", shapes: [] };
+    this.told = 0; // losses that were reported
+  }
+
+  // Messages: settings, run, pause, step, restart, slow, view.
+  hear({ type, value }) {
+    if (type === "settings") this.take(value);
+    else if (type === "restart") this.restart(this.trainer.settings);
+    else if (type === "run") this.run();
+    else if (type === "pause") this.pause();
+    else if (type === "step") this.stepOnce();
+    else if (type === "slow") this.slow = value;
+    else if (type === "view") this.view = value;
+    this.report();
+  }
+
+  take(settings) {
+    if (this.trainer.change(settings)) this.trainer.last = null; // what is shown follows the new rules
+    else this.restart({ ...this.trainer.settings, ...settings });
+  }
+
+  restart(settings) {
+    this.trainer = new Trainer(settings);
+    this.trainer.evaluate();
+    this.told = 0;
+  }
+
+  run() {
+    if (this.running) return;
+    this.running = true;
+    this.slice();
+  }
+
+  pause() {
+    this.running = false;
+    clearTimeout(this.timer);
+  }
+
+  stepOnce() {
+    this.pause();
+    this.step();
+  }
+
+  slice() {
+    const until = Date.now() + SLICE;
+    do this.step();
+    while (this.running && !this.slow && Date.now() < until);
+    this.report();
+    if (this.running) this.timer = setTimeout(() => this.slice(), this.slow ? SLOW : 0);
+  }
+
+  step() {
+    const { localization, confidence } = this.trainer.step();
+    if (!Number.isFinite(localization + confidence)) this.pause();
+    if (this.trainer.steps % EVERY === 0) this.trainer.evaluate();
+  }
+
+  // The scene that is looked at, with all that the network makes of it.
+  shown() {
+    const { trainer, view } = this;
+    if (view.kind === "training" && trainer.last) return trainer.last;
+    let scene = trainer.unseen[view.kind === "unseen" ? view.number : 0];
+    if (view.kind === "own") scene = drawScene(view.shapes, 0, () => 0.5);
+    if (view.kind === "training") scene = randomScene(randomNumbers(trainer.settings.seed), trainer.settings.noise);
+    const predicted = trainer.predict(scene);
+    return { scene, predicted, loss: multiboxLoss(predicted, scene, trainer.network.priors, trainer.settings) };
+  }
+
+  report() {
+    const { trainer, running } = this;
+    const { scene, predicted, loss } = this.shown();
+    const { network, settings } = trainer;
+    const variances = settings.mistake === "variances" ? NO_VARIANCES : VARIANCES;
+    const boxOfPrior = (p) => decodedBox(predicted.offsets.subarray(4 * p, 4 * p + 4), network.priors[p], variances);
+    const losses = trainer.losses.slice(this.told);
+    this.told = trainer.losses.length;
+    this.send({
+      running,
+      settings,
+      steps: trainer.steps,
+      parameters: countParameters(network),
+      losses,
+      scores: trainer.scores,
+      fresh: trainer.losses.length === losses.length, // everything since the start: the page forgets what it had
+      scene,
+      priors: network.priors,
+      positives: loss.positives.map((p) => ({ prior: p, object: loss.matched[p], box: boxOfPrior(p) })),
+      mined: loss.mined,
+      found: detectObjects(predicted, network.priors, settings.mistake, 0.05),
+      gallery: trainer.unseen.slice(0, GALLERY).map((one) => ({ ...one, found: trainer.detect(one, 0.3) })),
+      filters: { count: network.trunk[0].outputs, weight: network.trunk[0].weight.slice() },
+      maps: this.mapsOf(scene),
+    });
+  }
+
+  // The maps of a scene as plain squares; the gallery has used the network since, so it looks once more.
+  mapsOf(scene) {
+    forward(this.trainer.network, scene.pixels);
+    return this.trainer.network.maps.slice(1).map(({ channels, side, row, plane, values }) => ({
+      channels,
+      side,
+      values: Float32Array.from({ length: channels * side * side }, (_, i) => {
+        const [channel, place] = [Math.floor(i / (side * side)), i % (side * side)];
+        return values[channel * plane + (Math.floor(place / side) + 1) * row + (place % side) + 1];
+      }),
+    }));
+  }
+}
+
+function serveAsWorker(scope) {
+  const session = new Session((report) => scope.postMessage(report));
+  scope.onmessage = ({ data }) => session.hear(data);
+}
+
+// A session elsewhere, if it may be started: from the script's own address, from its text (a page opened as a file), or
+// on the page itself, in slices that leave it alive. `hear` gets each report.
+function openSession(address, program, hear) {
+  const onPage = () => {
+    const session = new Session(hear);
+    return { post: (message) => setTimeout(() => session.hear(message)), where: "page" };
+  };
+  const text = () => URL.createObjectURL(new Blob([`(${program})(null);`], { type: "text/javascript" }));
+  let held = null;
+  const waiting = [];
+  const link = { post: (message) => (held ? held(message) : waiting.push(message)), where: "worker" };
+  const use = (post) => {
+    held = post;
+    for (const message of waiting.splice(0)) post(message);
+  };
+  try {
+    const worker = new Worker(address.startsWith("http") ? address : text());
+    const sent = [];
+    let alive = false;
+    worker.onmessage = ({ data }) => {
+      alive = true;
+      hear(data);
+    };
+    worker.onerror = () => {
+      if (alive) return;
+      const here = onPage();
+      link.where = here.where;
+      use(here.post);
+      for (const message of sent) here.post(message);
+    };
+    use((message) => {
+      if (!alive) sent.push(message);
+      worker.postMessage(message);
+    });
+  } catch {
+    const here = onPage();
+    link.where = here.where;
+    use(here.post);
+  }
+  return link;
+}
