@@ -10,6 +10,11 @@ from typing import Any
 import matplotlib
 import pytest
 import torch
+from torchvision.transforms.v2.functional import to_pil_image
+
+from ssdlib.boxes import xyxy_to_cxcywh
+from ssdlib.data import VOCDataset, sample_root
+from ssdlib.zoo import demo_model
 
 matplotlib.use("Agg")
 
@@ -142,3 +147,35 @@ def test_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     _, target = tiles.mosaic(0, 3, 2)
     assert (target["boxes"][:, 2] <= 960).all()
     assert (target["boxes"][:, 0] > 320).any()  # moved to where its scene is
+
+
+def test_a_detector_is_measured_on_photographs_with_yolo_labels(tmp_path: Path):
+    photographs = importlib.import_module("photographs")
+    model = demo_model()
+    names = ["kite", *model.classes]  # the data know a class that the detector does not
+    dataset = VOCDataset(sample_root(), "test")
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "train2017").mkdir(parents=True)
+    (tmp_path / "config.yaml").write_text("names:\n" + "".join(f"  {i}: {name}\n" for i, name in enumerate(names)))
+    for i, (image, target) in enumerate(dataset):
+        to_pil_image(image).save(tmp_path / "images" / "train2017" / f"{i}.png")
+        boxes = xyxy_to_cxcywh(target["boxes"]) / torch.tensor([image.shape[2], image.shape[1]] * 2)
+        rows = [[label, *box] for label, box in zip(target["labels"].tolist(), boxes.tolist(), strict=True)]
+        text = "\n".join(" ".join(map(str, row)) for row in [[0, 0.5, 0.5, 0.1, 0.1], *rows])
+        (tmp_path / "labels" / "train2017" / f"{i}.txt").write_text(text)
+    found = photographs.measure(model, tmp_path)
+    assert found["images"] == len(dataset)
+    assert found["objects"] == sum(len(target["labels"]) for _, target in dataset)
+    assert found["mAP"] > 0.8
+    assert set(found["by_class"]) <= set(model.classes)
+    assert sum(row["objects"] for row in found["at_score_0.3"]["recall_by_size"]) == found["objects"]
+
+
+def test_two_names_of_the_model_for_one_class_are_one_detection():
+    photographs = importlib.import_module("photographs")
+    classes = photographs.shared_classes(["person", "cup", "kite"], ["Mug", "Coffee cup", "Person"])
+    assert classes == {"person": [3], "cup": [1, 2]}
+    boxes = torch.tensor([[0.1, 0.1, 0.5, 0.5], [0.1, 0.1, 0.5, 0.52], [0.6, 0.6, 0.9, 0.9]])
+    found = {"boxes": boxes, "labels": torch.tensor([1, 2, 3]), "scores": torch.tensor([0.9, 0.8, 0.7])}
+    ours = photographs.relabelled(found, list(classes.values()))
+    assert (ours["labels"].tolist(), ours["scores"].tolist()) == ([1, 2], pytest.approx([0.7, 0.9]))
