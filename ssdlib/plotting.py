@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ def color_of(label: int) -> str:
 
 
 def use_book_style() -> None:
-    """Set matplotlib's defaults for the figures of the book: small, sharp, without needless ink."""
+    """Set matplotlib's defaults for the figures of the book: small, sharp, without needless ink.
+
+    In a notebook, also the form of its figures: drawings, which are sharp at every size (`ssdlib.book`).
+    """
     plt.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
@@ -50,6 +54,10 @@ def use_book_style() -> None:
             "font.size": 9,
         }
     )
+    if "IPython" in sys.modules:
+        from ssdlib.book import show_figures_sharp
+
+        show_figures_sharp()
 
 
 def show_image(image: Any, ax: Axes | None = None, title: str | None = None) -> Axes:

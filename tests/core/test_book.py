@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+from xml.etree import ElementTree
 
+import nbformat
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.transforms import Affine2D
+from nbclient import NotebookClient
+from PIL import Image
 
 from ssdlib import book
 from ssdlib.book import RECORDS, glue, recorded
@@ -32,3 +41,78 @@ def test_glued_value_reads_as_it_was_written(monkeypatch):
     prefix = options["metadata"]["scrapbook"]["mime_prefix"]
     assert options["metadata"]["scrapbook"]["name"] == "priors_all"
     assert data == {f"{prefix}text/plain": "'8,732'"}  # a literal of Python: without quotes it would be a pair
+
+
+# ---- the form of figures ---------------------------------------------------------------------------------------
+
+
+def photographs(count: int, side: int = 120) -> Figure:
+    """A figure that shows one photograph several times, at two sizes."""
+    figure = Figure(figsize=(6, 3))
+    pixels = np.random.default_rng(0).normal(128, 20, (side, side, 3)).clip(0, 255).astype(np.uint8)
+    for number, axes in enumerate(figure.subplots(1, count, width_ratios=range(1, count + 1), squeeze=False).flat):
+        axes.imshow(pixels)
+        axes.set_title(f"number {number}")
+    return figure
+
+
+def test_a_drawing_is_the_same_each_time_and_small() -> None:
+    drawing = book.as_drawing(photographs(3))
+    assert drawing == book.as_drawing(photographs(3))
+    assert drawing is not None
+    root = ElementTree.fromstring(drawing)
+    assert root.get("width") == str(round(float(root.get("viewBox", "").split()[2]) * 110 / 72))  # as its dots were
+    assert "\n" not in drawing
+    assert "number 2</text>" in drawing  # letters, not their outlines
+    assert drawing.count("data:image/jpeg") == 1  # once, in its own resolution
+    assert drawing.count("<use ") == 2 + drawing.count('<use xlink:href="#m')
+    assert 'width="120" height="120"' in drawing
+
+
+def test_a_map_of_numbers_keeps_its_squares() -> None:
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.imshow(np.arange(16).reshape(4, 4), interpolation="bilinear")
+    drawing = book.as_drawing(figure)
+    assert drawing is not None
+    assert "data:image/png" in drawing
+    assert "image-rendering:pixelated" in drawing
+    assert axes.get_images()[0].get_interpolation() == "bilinear"  # the figure is left as it was
+
+
+def test_a_picture_again_is_at_its_own_place() -> None:
+    """The first picture's matrix, then that of the reference, is the matrix that the second picture would have."""
+    drawing = book.as_drawing(photographs(2))
+    assert drawing is not None
+    matrices = [[float(n) for n in m.split()] for m in re.findall(r'transform="matrix\(([^)]*)\)"', drawing)]
+    (a, _, _, d, x, y), (across, _, _, down, right, low) = matrices
+    first, second = Affine2D.from_values(a, 0, 0, d, x, y), Affine2D.from_values(across, 0, 0, down, right, low)
+    corners = (first + second).transform([(0, 0), (120, 120)])
+    frame = re.findall(r'<rect x="([\d.]+)" y="([\d.]+)" width="([\d.]+)" height="([\d.]+)"', drawing)[1]
+    left, top, width, height = map(float, frame)
+    assert corners.ravel().tolist() == pytest.approx([left, top, left + width, top + height], abs=0.6)
+
+
+def test_a_figure_of_very_many_lines_is_made_of_dots(monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = photographs(1)
+    assert book.as_dots(figure) is None
+    monkeypatch.setattr(book, "LARGEST_DRAWING", 1000)
+    assert book.as_drawing(figure) is None
+    dots = book.as_dots(figure)
+    assert dots is not None
+    data, size = dots
+    width, height = Image.open(io.BytesIO(data)).size
+    assert (width // 2, height // 2) == (size["width"], size["height"])
+    assert book.as_drawing(Figure()) is None
+    assert book.as_dots(Figure()) is None
+
+
+def test_a_notebook_shows_drawings() -> None:
+    """From the first figure on, in a kernel as the book's are."""
+    source = (
+        "import matplotlib.pyplot as plt\nfrom ssdlib.plotting import use_book_style\nuse_book_style()\nplt.plot([1])"
+    )
+    shown = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source + ";")])
+    NotebookClient(shown, kernel_name="python3", timeout=120).execute()
+    (output,) = shown.cells[0].outputs
+    assert output.data.keys() == {"image/svg+xml", "text/plain"}

@@ -31,7 +31,7 @@ CHAPTERS: list[set[str]] = [
 
 CORE = set().union(*CHAPTERS)
 MAY_IMPORT: dict[str, set[str]] = {
-    "plotting": CORE,
+    "plotting": CORE | {"book"},
     "book": set(),
     "exercises": CORE,
     "family": CORE,
@@ -49,7 +49,7 @@ SUMMED_UP = {"cli", "exercises", "widgets"}
 """Packages that the API page shows as a whole."""
 
 FOR_FEW = {
-    "matplotlib": {"plotting", "widgets", "cli"},
+    "matplotlib": {"plotting", "book", "widgets", "cli"},
     "typer": {"cli"},
     "anywidget": {"widgets"},
     "ipywidgets": {"widgets"},
