@@ -73,7 +73,7 @@ def show_figures_sharp() -> None:
     Outside of a notebook this does nothing.
     """
     shell = get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
+    if shell is None or shell.display_formatter is None or not hasattr(shell, "kernel"):
         return
     import matplotlib_inline.backend_inline  # noqa: F401  (sets its own form of figures when it is first imported)
 
