@@ -172,3 +172,30 @@ def test_what_is_missing_is_named(whole: list[tuple[str, str]], old: str, new: s
     assert any(old in source for _, source in whole)
     broken = v4.new_notebook(cells=[make[kind](source.replace(old, new)) for kind, source in whole])
     assert any(complaint in flaw for flaw in flaws(broken)), flaws(broken)
+
+
+WIDTH = 76  # characters that fit into the column of the page; book/ruff.toml formats to it
+TOO_WIDE = {"02", "04", "06", "07", "08", "09", "10", "11", "12"}  # chapters that are not yet as narrow
+
+
+def lines_of_the_page(notebook: NotebookNode) -> list[str]:
+    """All lines of code that a page shows, or shows when they are unfolded."""
+    hidden = {"remove-cell", "remove-input"}
+    cells = [
+        cell for cell in notebook.cells if cell.cell_type == "code" and not hidden & {*cell.metadata.get("tags", ())}
+    ]
+    return [line for cell in cells for line in cell.source.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in CHAPTERS if path.name[:2] not in TOO_WIDE], ids=lambda path: path.name
+)
+def test_code_on_the_page_is_narrow_and_glues_nothing(path: Path) -> None:
+    lines = lines_of_the_page(nbformat.read(path, as_version=4))
+    assert [line for line in lines if len(line) > WIDTH] == []
+    assert [line for line in lines if re.match(r"\s*glue\(", line)] == []
+
+
+def test_hidden_lines_may_be_long() -> None:
+    cells = [v4.new_code_cell("glue(1)", metadata={"tags": ["remove-input"]}), v4.new_code_cell("a\nglue(2)")]
+    assert lines_of_the_page(v4.new_notebook(cells=[*cells, v4.new_markdown_cell("text")])) == ["a", "glue(2)"]
