@@ -22,7 +22,7 @@ from torch import Tensor
 from ssdlib.plotting import PALETTE, to_pil
 
 STATIC = Path(__file__).parent / "static"
-SHARED = ("maths", "controls", "stage")
+SHARED = ("maths", "controls", "links", "stage")
 """The scripts that every module may use; they are put in front of it, as a module of a notebook cannot import files."""
 
 
@@ -61,6 +61,21 @@ class BookWidget(anywidget.AnyWidget):
     def __init__(self, **traits: Any) -> None:
         # Boxes are checked against the size of the picture, in whatever order the two are given.
         super().__init__(**dict(sorted(traits.items(), key=lambda item: item[0] not in ("size", "image"))))
+
+    def set_trait(self, name: str, value: Any) -> None:
+        """Set a trait, as the page does; a number that is not finite is refused, wherever in the value it stands."""
+        self._refuse_odd(name, value)
+        super().set_trait(name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_odd(name, value)
+        super().__setattr__(name, value)
+
+    def _refuse_odd(self, name: str, value: Any) -> None:
+        # The messages of a notebook carry NaN, which passes every comparison with a smallest and a largest value.
+        trait = getattr(type(self), name, None)
+        if isinstance(trait, traitlets.TraitType) and trait.metadata.get("sync") and not all_finite(value):
+            raise traitlets.TraitError(f"{name} must be made of finite numbers; got {str(value)[:80]}")
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "_module" in cls.__dict__:  # not so in the classes that traitlets makes for an object with traits of its own
@@ -127,6 +142,19 @@ class Box(traitlets.List[float]):
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def all_finite(value: Any) -> bool:
+    """Whether no number in a value (a number, a tensor, or lists and dictionaries of them) is NaN or infinite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Tensor):
+        return not value.is_floating_point() or bool(value.isfinite().all())
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return True
+    return all(map(all_finite, value))
 
 
 def plain(value: Any, digits: int = 6) -> Any:

@@ -108,12 +108,62 @@ def test_keyboard_alone_is_enough(show: OpenPage) -> None:
     assert state_of(page, "box_a") == [1, 10, 101, 110]
     page.keyboard.press("Shift+ArrowLeft")
     assert state_of(page, "box_a") == [1, 10, 100, 110]
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    assert page.locator(":focus").inner_text() == "equal"
+    page.get_by_role("button", name="equal", exact=True).focus()
     page.keyboard.press("Enter")
     assert iou_shown(page) == "1.000"
     page.wait_for_function("document.querySelector('[role=status]').textContent.includes('IoU 1.000')")
+
+
+def test_a_box_can_be_typed(show: OpenPage) -> None:
+    page = show(JaccardPlayground(box_a=[0, 0, 100, 100], box_b=[100, 0, 200, 100]))
+    fields = page.get_by_role("group", name="B:")
+    left = fields.get_by_label("left")
+    left.fill("50")
+    left.press("Enter")
+    assert state_of(page, "box_b") == [50, 0, 200, 100]
+    assert iou_shown(page) == "0.250"
+    for typed, kept in [("900", 200), ("-3", 0), ("", 0)]:  # no further than the other side, and inside the grid
+        left.fill(typed)
+        left.press("Enter")
+        assert state_of(page, "box_b")[0] == kept
+    assert left.input_value() == "0"
+    page.get_by_role("button", name="apart").click()
+    assert left.input_value() == "160"
+
+
+def test_the_challenge_tells_when_half_is_reached(show: OpenPage) -> None:
+    page = show(JaccardPlayground())
+    page.get_by_role("button", name="Challenge").click()
+    assert iou_shown(page) == "1.000"
+    words = page.locator(".ssd-panel .ssd-hint")
+    assert "Guess first" in words.inner_text()
+    page.get_by_role("group", name="B:").get_by_label("right").focus()
+    set_state(page, "box_b", [100, 60, 220, 140])  # a third of its width
+    assert iou_shown(page) == "0.500"
+    assert "67 % of itself" in words.inner_text()
+
+
+def test_partners_light_up_and_all_else_dims(show: OpenPage) -> None:
+    page = show(JaccardPlayground())
+    dim = "all => all.map(e => getComputedStyle(e).opacity)"
+    box_a = page.locator("[data-link=A]")
+    page.locator("[data-link=shared].ssd-linked, .ssd-fraction > [data-link=shared]").last.hover()
+    assert page.eval_on_selector_all("[data-link=shared], [data-link=A], [data-link=B]", dim) == ["1"] * 4
+    assert set(page.eval_on_selector_all("[data-link=union]", dim)) == {"0.3"}
+    page.get_by_role("button", name="touching").hover()
+    assert page.locator(".ssd-linking").count() == 0
+    box_a.focus()
+    page.keyboard.press("ArrowRight")
+    assert box_a.get_attribute("class") == "ssd-movable-box ssd-linked"
+    assert set(page.eval_on_selector_all("[data-link=B]", dim)) == {"0.3"}
+
+
+def test_a_tap_lights_up_and_a_tap_elsewhere_ends_it(show: OpenPage) -> None:
+    page = show(JaccardPlayground(), width=390, has_touch=True, is_mobile=True)
+    page.locator(".ssd-fraction > [data-link=union]").tap()
+    assert page.locator(".ssd-linking").count() == 1
+    page.locator(".ssd-says").tap()
+    assert page.locator(".ssd-linking").count() == 0
 
 
 def test_widgets_of_one_page_do_not_hear_each_other(show: OpenPage) -> None:

@@ -189,6 +189,38 @@ def test_count_so_far_for_each_map(show: OpenPage) -> None:
 
 
 @pytest_browser
+def test_rows_and_boxes_are_partners(show: OpenPage) -> None:
+    page = show(PriorExplorer(map=3))
+    lines = page.locator("svg g g[data-link]")
+    rows = page.locator(".ssd-priors tbody tr")
+    rows.nth(3).hover()
+    bright = [lines.nth(i).evaluate("e => getComputedStyle(e).opacity") for i in range(6)]
+    assert bright == ["0.3"] * 3 + ["1"] + ["0.3"] * 2
+    image = page.locator(".ssd-picker").bounding_box()
+    assert image
+    x0, y0, _, _ = cxcywh_to_xyxy(PriorExplorer(map=3).priors)[4].tolist()  # 1/3, the tallest
+    page.mouse.move(image["x"] + (x0 + 0.03) * image["width"], image["y"] + y0 * image["height"])
+    assert [rows.nth(i).evaluate("e => e.matches('.ssd-linked')") for i in range(6)] == [False] * 4 + [True, False]
+    page.mouse.down()  # a click there still chooses the cell below the outline
+    assert state_of(page, "cell") == [0, 2]
+    page.mouse.up()
+    rows.nth(0).get_by_role("checkbox").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Space")
+    assert rows.nth(0).evaluate("e => e.matches('.ssd-linked')")
+
+
+@pytest_browser
+def test_maps_are_pictures_and_fill_the_counter(show: OpenPage) -> None:
+    page = show(PriorExplorer(map=0))
+    page.locator(".ssd-thumbs label").nth(2).click()
+    assert state_of(page, "map") == 2
+    parts = page.eval_on_selector_all(".ssd-counter i", "all => all.map(e => [e.className, e.style.flexGrow])")
+    counted = ["ssd-counted"] * 2 + ["ssd-counting"] + [""] * 3
+    assert parts == [[name, str(n)] for name, n in zip(counted, SSD300_VOC.priors_per_map, strict=True)]
+
+
+@pytest_browser
 def test_mouse_chooses_a_cell_by_click_and_drag(show: OpenPage) -> None:
     page = show(PriorExplorer(map=3, cell=(0, 0)))
     image = page.locator(".ssd-picker").bounding_box()
@@ -250,7 +282,7 @@ def test_traits_set_in_python_move_the_page(show: OpenPage) -> None:
     set_state(page, "map", 6)
     assert state_of(page, "cell") == [0, 4]
     assert "Row 0, column 0 of a map of 1 × 1" in (page.locator(".ssd-picker").get_attribute("aria-label") or "")
-    assert "no such map" in page.locator(".ssd-panel").inner_text()
+    assert "no such map" in (page.locator(".ssd-panel").text_content() or "")
     assert page.get_by_role("radio").count() == 7
 
 

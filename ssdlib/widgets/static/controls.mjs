@@ -58,7 +58,12 @@ function frame(el, model) {
     bound.push([key, hear]);
   };
   const mark = () => able(reset, changed().length > 0);
-  const watch = (keys, show) => {
+  const relight = linking(root);
+  const watch = (keys, draw) => {
+    const show = () => {
+      draw();
+      relight();
+    };
     for (const key of keys) {
       listen(key, show);
       if (atFirst.has(key)) continue;
@@ -119,7 +124,9 @@ const optionRow = (label, inputs, options) =>
     html(
       "div",
       { class: "ssd-options" },
-      options.map(({ text, color }, i) => html("label", {}, inputs[i], html("span", {}, color && swatch(color), text))),
+      options.map(({ text, color, picture }, i) =>
+        html("label", {}, inputs[i], html("span", {}, picture, color && swatch(color), text)),
+      ),
     ),
   );
 
@@ -167,6 +174,19 @@ function select({ label, options, change }) {
 
 const swatch = (color) => html("i", { class: "ssd-swatch", "aria-hidden": "true", style: { background: color } });
 
+const ICONS = {
+  Start: "M2 3h2v10H2zM9 3v10L4 8zM15 3v10L9 8z",
+  Back: "M3 3h2v10H3zM13 3v10L5 8z",
+  Play: "M4 2v12l9-6z",
+  Pause: "M4 3h3v10H4zM9 3h3v10H9z",
+  Forward: "M3 3v10l8-5zM11 3h2v10h-2z",
+};
+
+const withIcon = (name) => [
+  svg("svg", { class: "ssd-icon", viewBox: "0 0 16 16", "aria-hidden": "true" }, svg("path", { d: ICONS[name] })),
+  html("span", {}, name),
+];
+
 // Back, play, forward through steps 0..last; `change` is called with the new step.
 function player({ label, change, pause = 900 }) {
   let step = 0;
@@ -174,7 +194,7 @@ function player({ label, change, pause = 900 }) {
   let timer = null;
   const go = (to) => change(clamp(to, 0, last));
   const tell = (playing) => {
-    play.textContent = playing ? "Pause" : "Play";
+    play.replaceChildren(...withIcon(playing ? "Pause" : "Play"));
     node.dispatchEvent(new CustomEvent("ssd-playing", { detail: playing, bubbles: true }));
   };
   const stop = () => {
@@ -188,11 +208,11 @@ function player({ label, change, pause = 900 }) {
       stop();
       go(to());
     };
-    return button(name, click, { "aria-label": `${name}, ${label}: ${says}` });
+    return button(withIcon(name), click, { "aria-label": `${name}, ${label}: ${says}` });
   };
   const first = jump("Start", "to the start", () => 0);
   const back = jump("Back", "one step back", () => step - 1);
-  const play = button("Play", () => {
+  const play = button(withIcon("Play"), () => {
     if (timer !== null) return stop();
     tell(true); // before the first step, which would be spoken
     if (step >= last) go(0);
@@ -221,28 +241,5 @@ function readout(rows) {
     rows.map(({ text, color }, i) => html("div", {}, html("dt", {}, color && swatch(color), text), values[i])),
   );
   const set = (texts) => texts.forEach((text, i) => values[i].replaceChildren(text));
-  return { node, set };
-}
-
-// A table whose rows are replaced by `set`; cells are texts or nodes.
-function table({ caption, head }) {
-  const body = html("tbody", {});
-  const node = html(
-    "div",
-    { class: "ssd-table", role: "region", "aria-label": caption, tabindex: "0" }, // it scrolls: reachable by keyboard
-    html(
-      "table",
-      {},
-      html("caption", {}, caption),
-      html("thead", {}, html("tr", {}, head.map((text) => html("th", { scope: "col" }, text)))),
-      body,
-    ),
-  );
-  const set = (rows) =>
-    body.replaceChildren(
-      ...rows.map(({ cells, current, click }) =>
-        html("tr", { class: current ? "ssd-current" : null, click }, cells.map((cell) => html("td", {}, cell))),
-      ),
-    );
   return { node, set };
 }

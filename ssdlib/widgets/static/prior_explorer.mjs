@@ -96,7 +96,8 @@ function mapping() {
   };
 }
 
-// A rectangle that takes the pointer and the arrow keys, and chooses a cell.
+// A rectangle that takes the pointer and the arrow keys, and chooses a cell. On top of it, `hits` are the outlines of
+// the priors: pointing at one lights up its row.
 function cellPicker(stageOf, cellAt, { now, goTo }) {
   const picker = svg("rect", {
     class: "ssd-picker",
@@ -104,22 +105,24 @@ function cellPicker(stageOf, cellAt, { now, goTo }) {
     role: "button",
     "aria-roledescription": "cell of a map",
   });
+  const hits = svg("g", { "aria-hidden": "true" });
+  const node = svg("g", {}, picker, hits);
   const pick = (event) => {
     const [column, row] = stageOf.at(event).map((at) => cellAt(at, now().map.side));
     goTo(row, column);
   };
-  picker.addEventListener("pointerdown", (event) => {
+  node.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     picker.focus({ preventScroll: true });
     picker.setPointerCapture(event.pointerId);
     pick(event);
   });
-  picker.addEventListener("pointermove", (event) => picker.hasPointerCapture(event.pointerId) && pick(event));
+  node.addEventListener("pointermove", (event) => picker.hasPointerCapture(event.pointerId) && pick(event));
   onArrows(picker, (dx, dy) => {
     const [row, column] = now().cell;
     goTo(row + dy, column + dx);
   });
-  return picker;
+  return { node, picker, hits };
 }
 
 // The image with the cells of the map, the priors of one of them, and what its kernel sees.
@@ -136,27 +139,31 @@ function priorStage(model, choices) {
   const centre = svg("circle", { class: "ssd-centre" });
   const others = svg("g", { class: "ssd-others", "aria-hidden": "true" });
   const lines = svg("g", { "aria-hidden": "true" });
-  const picker = cellPicker(stageOf, cellAt, choices);
+  const { node: top, picker, hits } = cellPicker(stageOf, cellAt, choices);
   stageOf.node.classList.add("ssd-cut");
-  stageOf.node.append(photo, grid, shade, border, kernel, own, others, lines, lit, centre, picker);
+  stageOf.node.append(photo, grid, shade, border, kernel, own, others, lines, lit, centre, top);
 
-  const drawBox = (box, color) => {
+  const drawBox = (box, color, link) => {
     const { inside, outside } = outline(box, place);
-    for (const [d, name] of [[inside, "ssd-inside"], [outside, "ssd-outside"]]) {
-      if (d) lines.append(svg("path", { d, class: "ssd-halo" }), svg("path", { d, class: name, style: { stroke: color } }));
-    }
+    const parts = [[inside, "ssd-inside"], [outside, "ssd-outside"]].filter(([d]) => d);
+    const paths = parts.map(([d, name]) => [
+      svg("path", { d, class: "ssd-halo" }),
+      svg("path", { d, class: name, style: { stroke: color } }),
+    ]);
+    lines.append(svg("g", { "data-link": link }, paths));
+    hits.append(svg("path", { d: inside + outside, class: "ssd-hit", "data-link": link }));
   };
   const drawPriors = ({ map, priors, otherMap, otherPriors }) => {
     const shown = model.get("shown");
-    lines.replaceChildren();
-    others.replaceChildren();
+    for (const layer of [lines, others, hits]) layer.replaceChildren();
     for (const [i, prior] of priors.entries()) {
-      if (shown.includes(map.ratios[i])) drawBox(toCorners(prior), colorOf(i + 1));
+      if (shown.includes(map.ratios[i])) drawBox(toCorners(prior), colorOf(i + 1), map.ratios[i]);
     }
     for (const [i, prior] of otherPriors.entries()) {
       if (!shown.includes(otherMap.ratios[i])) continue;
       const rect = rectOf(toCorners(prior));
-      others.append(svg("rect", { class: "ssd-halo", ...rect }), svg("rect", { class: "ssd-dotted", ...rect }));
+      const pair = ["ssd-halo", "ssd-dotted"].map((name) => svg("rect", { class: name, ...rect }));
+      others.append(svg("g", { "data-link": otherMap.ratios[i] }, pair));
     }
   };
   const drawCells = ({ map, cell: [row, column] }) => {
@@ -218,7 +225,7 @@ function priorRows(model) {
     });
     const [scale, shape, last] = [1, 2, 3].map(() => html("td", {}));
     const name = html("label", {}, input, swatch(colorOf(i + 1)), ratio);
-    return { ratio, input, scale, shape, last, node: html("tr", {}, html("th", { scope: "row" }, name), scale, shape, last) };
+    return { ratio, input, scale, shape, last, node: html("tr", { "data-link": ratio }, html("th", { scope: "row" }, name), scale, shape, last) };
   };
   const px = ([w, h], size) => `${pixels(w * size)} × ${pixels(h * size)}`;
   // The last column: whether the prior crosses the border, or its partner in the other recipe.
@@ -286,19 +293,36 @@ function fieldText({ recipe, map, cell: [row, column] }) {
   );
 }
 
+// The maps up to the one that is shown fill a bar, which stands for all priors.
+function priorCounter() {
+  const node = html("div", { class: "ssd-counter", "aria-hidden": "true" });
+  const show = ({ recipe, number }) =>
+    node.replaceChildren(
+      ...recipe.maps.map(({ side, shapes }, i) =>
+        html("i", {
+          class: i < number ? "ssd-counted" : i === number ? "ssd-counting" : null,
+          style: { flexGrow: side ** 2 * shapes.length },
+        }),
+      ),
+    );
+  return { node, show };
+}
+
 // How the priors of the maps add up, and which rows this cell has of them.
 function priorSums() {
+  const counter = priorCounter();
   const { node, set } = readout([
     { text: "priors of this map" },
     { text: "of them over the border" },
     { text: "count up to this map" },
-    { text: "numbers of this cell's priors" },
+    { text: "numbers of this cell" },
   ]);
   const show = ({ recipe, number, map, cell: [row, column], priors }) => {
     const counts = recipe.maps.map((each) => each.side ** 2 * each.shapes.length);
     const before = counts.slice(0, number);
     const soFar = before.reduce((sum, count) => sum + count, counts[number]);
     const first = map.first + (row * map.side + column) * priors.length;
+    counter.show({ recipe, number });
     set([
       `${map.side} × ${map.side} × ${priors.length} = ${thousands(counts[number])}`,
       `${thousands(map.crossing)} of ${thousands(counts[number])}`,
@@ -313,7 +337,18 @@ function priorSums() {
       `${thousands(first)} to ${thousands(first + priors.length - 1)}`,
     ]);
   };
-  return { node, show };
+  return { node: html("div", {}, counter.node, node), show };
+}
+
+// The image under the cells of a map, small.
+function thumbnail(image, side) {
+  const cells = Array.from({ length: side + 1 }, (_, i) => `M${(60 * i) / side} 0V60M0 ${(60 * i) / side}H60`).join("");
+  return svg(
+    "svg",
+    { class: "ssd-thumb", viewBox: "0 0 60 60", "aria-hidden": "true" },
+    svg("image", { href: image, width: 60, height: 60, preserveAspectRatio: "none" }),
+    svg("path", { d: cells, class: side > 12 ? "ssd-fine" : null }),
+  );
 }
 
 // Recipe, map, and the recipe to compare with.
@@ -324,11 +359,17 @@ function priorChoices(model, { recipes, now, go }) {
     change: (name) => go(name, now().number),
   });
   const maps = recipes.map((each) => {
-    const options = each.maps.map(({ side }, i) => ({ value: i, text: `${side} × ${side}` }));
-    return { name: each.name, ...choice({ label: "Feature map, in cells", options, change: (i) => go(each.name, i) }) };
+    const options = each.maps.map(({ side }, i) => ({
+      value: i,
+      text: `${side} × ${side}`,
+      picture: thumbnail(model.get("image"), side),
+    }));
+    const made = choice({ label: "Feature map, in cells", options, change: (i) => go(each.name, i) });
+    made.node.classList.add("ssd-thumbs");
+    return { name: each.name, ...made };
   });
   const compare = select({
-    label: "Compare with (dotted)",
+    label: "Compare (dotted)",
     options: [{ value: "", text: "nothing" }, ...recipes.map(({ name, title }) => ({ value: name, text: title }))],
     change: (name) => put(model, { compare: name }),
   });
@@ -340,7 +381,7 @@ function priorChoices(model, { recipes, now, go }) {
       each.set(chosenNow.number);
     }
   };
-  return { recipe: recipe.node, compare: compare.node, maps: maps.map(({ node }) => node), show };
+  return { recipes: html("div", { class: "ssd-pair" }, recipe.node, compare.node), maps: maps.map(({ node }) => node), show };
 }
 
 function render({ model, el }) {
@@ -359,18 +400,19 @@ function render({ model, el }) {
   const sums = priorSums();
   const rows = priorRows(model);
   const field = checks({
-    label: "Receptive field",
-    options: [{ value: "on", text: "Show what the 3 × 3 kernel sees" }],
+    label: "",
+    options: [{ value: "on", text: "What the kernel sees" }],
     change: (values) => put(model, { show_receptive_field: values.length > 0 }),
   });
   const [note, extra, seen] = [1, 2, 3].map(() => html("p", { class: "ssd-hint" }));
   picture.append(
     ...controls.maps,
     drawing.node,
-    html("p", { class: "ssd-hint" }, "Click a cell, or drag over the image. By keyboard: arrow keys, with Ctrl ten cells."),
-    html("div", { class: "ssd-under" }, steps.node, sums.node),
+    html("p", { class: "ssd-hint" }, "Click or drag over the image. By keyboard: arrows, with Ctrl ten cells."),
+    steps.node,
   );
-  panel.append(controls.recipe, controls.compare, note, rows.node, extra, field.node, seen);
+  const more = html("details", { class: "ssd-more" }, html("summary", {}, "In words"), note, extra, seen);
+  panel.append(controls.recipes, rows.node, sums.node, html("div", { class: "ssd-beside" }, field.node, more));
 
   watch(["recipe", "map", "cell", "shown", "compare", "show_receptive_field"], () => {
     const now = choices.now();

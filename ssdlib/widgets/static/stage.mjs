@@ -9,6 +9,8 @@ function stage({ width, height, label, image = null }) {
     viewBox: `0 0 ${width} ${height}`,
     role: "group",
     "aria-label": label,
+    // Never so high that the rest of the widget leaves the screen.
+    style: { maxWidth: `calc(var(--ssd-high, 400px) * ${fixed(width / height, 4)})` },
   });
   if (image) {
     node.append(svg("image", { href: image, width, height, preserveAspectRatio: "none", "aria-hidden": "true" }));
