@@ -241,11 +241,56 @@ def test_keyboard_alone_is_enough(show: OpenPage) -> None:
     page.get_by_label("lowest score").focus()
     page.keyboard.press("ArrowRight")
     assert state_of(page, "min_score") == 0.06
-    page.get_by_role("region", name="Candidates").focus()
+    limit = page.get_by_role("slider", name="allowed IoU")
+    limit.press("ArrowRight")
+    limit.press("Control+ArrowRight")
+    assert state_of(page, "max_overlap") == 0.56
+    assert limit.get_attribute("aria-valuetext") == "0.56"
+    page.locator(".ssd-nms-table tbody tr").first.focus()
     page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
     assert state_of(page, "candidate") == 1
+    assert page.locator(":focus").inner_text().startswith("1")  # the rows are new, and the focus is where it was
     assert page.locator(".ssd-stage .ssd-tag").all_text_contents().count("ball 0.80") == 1
+
+
+@pytest.mark.browser
+def test_the_line_of_the_plot_is_dragged(show: OpenPage) -> None:
+    page = show(made_up(label=1, step=1))
+    knob = page.locator(".ssd-nms-knob").bounding_box()
+    zone = page.locator(".ssd-nms-zone").bounding_box()
+    assert knob
+    assert zone
+    whole = zone["width"] / 0.55  # the zone begins at 0.45
+    x, y = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 0.2 * whole, y + 30, steps=4)
+    page.mouse.up()
+    assert state_of(page, "max_overlap") == pytest.approx(0.65, abs=0.011)
+    assert "suppressed by 0" not in [row[4] for row in rows(page)]
+    page.mouse.move(x, y)
+    assert state_of(page, "max_overlap") == pytest.approx(0.65, abs=0.011)
+
+
+@pytest.mark.browser
+def test_row_box_and_dot_are_one_and_name_the_suppressor(show: OpenPage) -> None:
+    page = show(made_up(label=1, step=1))
+    mark = page.locator(".ssd-nms-by")
+    assert not mark.is_visible()
+    line = page.locator(".ssd-nms-table tbody tr").nth(1)  # suppressed by 0
+    line.hover()
+    linked = page.eval_on_selector_all(".ssd-linked", "all => all.map(e => e.tagName + e.dataset.link)")
+    wanted = {f"{tag}{link}" for tag in ("TR", "g", "path", "rect") for link in ("c0", "c1")}
+    assert set(linked) == wanted
+    assert mark.is_visible()
+    assert "0 suppresses 1, IoU 0.60" in page.locator(".ssd-stage .ssd-tag").all_text_contents()
+    page.get_by_label("lowest score").hover()
+    assert not mark.is_visible()
+    page.locator(".ssd-nms-plot [data-link=c1]").hover()
+    assert line.evaluate("e => e.matches('.ssd-linked')")
+    page.locator(".ssd-nms-plot [data-link=c1]").click()
+    assert state_of(page, "candidate") == 1
 
 
 @pytest.mark.browser
@@ -279,5 +324,5 @@ def test_fits_a_phone(show: OpenPage) -> None:
         "button, select, input[type=range], .ssd-options input",
         "all => all.map(e => e.getBoundingClientRect()).map(r => [r.width, r.height])",
     )
-    assert len(sizes) == 9
+    assert len(sizes) == 8
     assert all(side >= 43.9 for size in sizes for side in size)

@@ -19,7 +19,9 @@ from ssdlib.widgets import (
     JaccardPlayground,
     MatchingExplorer,
     NmsStepper,
+    PrecisionRecallExplorer,
     PriorExplorer,
+    Quiz,
 )
 from ssdlib.zoo.checkpoint import demo_model
 
@@ -45,6 +47,15 @@ def miner(**traits: Any) -> HardNegativeMiner:
     return HardNegativeMiner(
         torch.rand(3, 60, 90), truth, torch.randn(1, 40, 4), logits, boxes, ["ball", "star"], **traits
     )
+
+
+def precision_recall() -> PrecisionRecallExplorer:
+    return PrecisionRecallExplorer()
+
+
+def quiz(**traits: Any) -> Quiz:
+    answers = [{"text": text, "right": text == "0", "why": f"`{text}` " + 12 * "because "} for text in ("0", 30 * "no")]
+    return Quiz([{"question": "Which label has the background?", "answers": answers}], **traits)
 
 
 def drag_by_finger(page: Page, start: tuple[float, float], end: tuple[float, float], steps: int = 10) -> None:
@@ -132,6 +143,9 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
         matching(step=5),
         miner(shown=2),
         AnatomyExplorer(model, network="ssd300_vgg16", layer=5),
+        NmsStepper(step=1),
+        precision_recall(),
+        quiz(chosen=[1]),
     ]
     page = show(*widgets, width=width, height=800)
     assert page.evaluate(CUT) == []
@@ -140,6 +154,24 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
         "c => getComputedStyle(c).gridTemplateColumns.split(' ').length"
     )
     assert columns == (2 if width > 800 else 1)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 6])
+def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int) -> None:
+    make = [
+        JaccardPlayground,
+        EncodingPlayground,
+        PriorExplorer,
+        lambda: matching(step=5),
+        lambda: miner(shown=2),
+        lambda: AnatomyExplorer(model, layer=5),
+        lambda: NmsStepper(step=1, label=3),
+        precision_recall,
+    ][number]
+    page = show(make(), width=1366, height=657)
+    frame = page.locator(".ssd-widget").bounding_box()
+    assert frame
+    assert frame["height"] <= 657
 
 
 def heights(page: Page) -> set[float]:
@@ -224,6 +256,8 @@ def test_every_widget_can_be_put_back(show: OpenPage, model: SSD) -> None:
         (miner(), "ratio", 5),
         (AnatomyExplorer(model), "layer", 4),
         (NmsStepper(torch.rand(3, 20, 30), **candidates()), "max_overlap", 0.9),
+        (precision_recall(), "min_score", 0.7),
+        (quiz(), "chosen", [0]),
     ]
     page = show(*(widget for widget, _, _ in changes))
     for number, (widget, key, value) in enumerate(changes):

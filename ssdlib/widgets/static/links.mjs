@@ -54,10 +54,10 @@ function table({ caption, head }) {
   const set = (rows) => {
     const held = body.contains(document.activeElement) ? /** @type {any} */ (document.activeElement).dataset.link : null;
     body.replaceChildren(
-      ...rows.map(({ cells, current, click, link }) =>
+      ...rows.map(({ cells, current, click, link, lights }) =>
         html(
           "tr",
-          { class: current ? "ssd-current" : null, click, "data-link": link },
+          { class: current ? "ssd-current" : null, click, "data-link": link, "data-lights": lights },
           cells.map((cell) => html("td", {}, cell)),
         ),
       ),

@@ -25,36 +25,52 @@ function nmsGroups(labels, label, together) {
   return together ? [every] : every.map((one) => [one]);
 }
 
-// A plot of the waiting candidates: overlap with the current best to the right, score upwards.
-function overlapPlot() {
-  const [left, right, top, bottom] = [44, 306, 12, 132];
+// A plot of the waiting candidates: overlap with the current best to the right, score upwards. The line of the allowed
+// overlap is a slider: `change` is called with where it is dragged.
+function overlapPlot(change) {
+  const [left, right, top, bottom] = [44, 306, 24, 132];
   const x = (overlap) => left + overlap * (right - left);
   const y = (score) => bottom - score * (bottom - top);
+  const place = stage({ width: 320, height: 168, label: "Overlap with the current best" });
   const zone = svg("rect", { class: "ssd-nms-zone", y: top, height: bottom - top });
-  const line = svg("line", { class: "ssd-nms-limit", y1: top, y2: bottom });
-  const dots = svg("g", {});
+  const dots = svg("g", { "aria-hidden": "true" });
   const ticks = [0, 0.5, 1].map((value) => [
     svg("line", { class: "ssd-nms-axis", x1: x(value), x2: x(value), y1: bottom, y2: bottom + 4 }),
     svg("text", { x: x(value), y: bottom + 18, "text-anchor": "middle" }, String(value)),
     svg("line", { class: "ssd-nms-axis", x1: left - 4, x2: left, y1: y(value), y2: y(value) }),
     svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, String(value)),
   ]);
-  const node = svg(
-    "svg",
-    { class: "ssd-stage ssd-nms-plot", viewBox: "0 0 320 168", role: "img" },
+  const parts = [
+    svg("rect", { class: "ssd-nms-grip", x: -20, y: top - 12, width: 40, height: bottom - top + 12 }),
+    svg("line", { class: "ssd-nms-limit", y1: top, y2: bottom }),
+    svg("circle", { class: "ssd-nms-knob", cy: top, r: 6 }),
+  ];
+  const words = svg("text", { y: 11, "text-anchor": "middle" });
+  const limits = { role: "slider", tabindex: "0", "aria-label": "allowed IoU (max_overlap)", "aria-valuemin": 0, "aria-valuemax": 1 };
+  const handle = svg("g", { class: "ssd-nms-handle", ...limits }, parts);
+  let now = 0;
+  const go = (value) => change(clamp(roundTo(value, 0.01), 0, 1));
+  draggable(handle, place, { start: () => now, move: (from, dx) => go(from + dx / (right - left)) });
+  onArrows(handle, (dx, dy) => go(now + (dx || -dy) / 100));
+  place.node.classList.add("ssd-nms-plot");
+  place.node.append(
     zone,
     svg("path", { class: "ssd-nms-axis", d: `M${left},${top}V${bottom}H${right}` }),
-    ticks,
-    line,
+    ...ticks.flat(),
+    handle,
+    words,
     dots,
     svg("text", { x: (left + right) / 2, y: bottom + 32, "text-anchor": "middle" }, "IoU with the current best"),
     svg("text", { x: 0, y: 0, "text-anchor": "middle", transform: `translate(12,${(top + bottom) / 2}) rotate(-90)` }, "score"),
   );
   const limit = (maxOverlap) => {
-    update(line, { x1: x(maxOverlap), x2: x(maxOverlap) });
-    update(zone, { x: x(maxOverlap), width: right - x(maxOverlap) });
+    now = maxOverlap;
+    update(handle, { transform: `translate(${x(now)},0)`, "aria-valuenow": now, "aria-valuetext": fixed(now) });
+    update(words, { x: clamp(x(now), left + 40, right - 40) });
+    words.textContent = `allowed IoU ${fixed(now)}`;
+    update(zone, { x: x(now), width: right - x(now) });
   };
-  return { node, dots, x, y, limit };
+  return { node: place.node, dots, x, y, limit };
 }
 
 // The candidates, the rules, and the rounds that follow from them.
@@ -97,12 +113,50 @@ function nmsStates(all, step) {
   return state;
 }
 
+// Box, dot and row of a candidate are one; with a suppressed one lights its suppressor, with a kept one all that it
+// suppresses at this step.
+const nmsLink = (index) => `c${index}`;
+
+function nmsPartners(index, state) {
+  const { kind, by } = state.get(index);
+  if (kind === "lost" || kind === "gone") return [index, by];
+  const others = [...state].filter(([, one]) => one.by === index && one.kind !== "waiting").map(([other]) => other);
+  return [index, ...others];
+}
+
+const nmsLinks = (index, state) => ({
+  "data-link": nmsLink(index),
+  "data-lights": nmsPartners(index, state).map(nmsLink).join(" "),
+});
+
+// Who suppresses the candidate that is pointed at or chosen: its frame, and a line from one centre to the other.
+function suppressorMark(place) {
+  const [frame, rim, line] = [boxShape([0, 0, 0, 0], { class: "ssd-nms-by" }), ...["ssd-nms-bond-rim", "ssd-nms-bond"].map((name) => svg("line", { class: name }))];
+  const words = tag("");
+  words.classList.add("ssd-below");
+  const node = svg("g", { "aria-hidden": "true" });
+  const show = (index, { boxes, state }) => {
+    const found = state.get(index);
+    const suppressed = found?.kind === "lost" || found?.kind === "gone";
+    node.replaceChildren(...(suppressed ? [frame, rim, line, words] : []));
+    if (!suppressed) return;
+    const [[x1, y1], [x2, y2]] = [toCentre(boxes[index]), toCentre(boxes[found.by])];
+    update(frame, boxAttributes(boxes[found.by]));
+    for (const each of [rim, line]) update(each, { x1, y1, x2, y2 });
+    const [left, , , floor] = boxes[found.by];
+    update(words, { x: left, y: Math.min(floor, 0.93 * place.height) }); // its name stands above
+    words.textContent = `${found.by} suppresses ${index}, IoU ${fixed(found.value)}`;
+  };
+  return { node, show };
+}
+
 // The image with the candidates, each drawn as what it is at this step.
-function nmsStage(model, nameOf) {
+function nmsStage(model, nameOf, choose) {
   const [width, height] = model.get("size");
   const place = stage({ width, height, label: "The scene with its candidates", image: model.get("image") });
-  const layer = svg("g", {});
-  place.node.append(layer);
+  const [layer, hits] = [svg("g", {}), svg("g", { "aria-hidden": "true" })];
+  const mark = suppressorMark(place);
+  place.node.append(layer, mark.node, hits);
   const depth = ["gone", "waiting", "kept", "lost", "best"]; // later ones are drawn over earlier ones
   // Names of the pointed out, of the current best or, at the end, of all kept; of two in one place the better one.
   const drawNames = ({ boxes, scores, labels, state, chosen, step, last }) => {
@@ -126,18 +180,26 @@ function nmsStage(model, nameOf) {
   const show = (now) => {
     const { boxes, labels, state, chosen } = now;
     layer.replaceChildren();
+    hits.replaceChildren();
     for (const index of [...state.keys()].sort((a, b) => depth.indexOf(state.get(a).kind) - depth.indexOf(state.get(b).kind))) {
       const { kind } = state.get(index);
       if (kind === "gone" && index !== chosen) continue;
       const look = index === chosen ? `ssd-nms-${kind} ssd-nms-chosen` : `ssd-nms-${kind}`;
+      const links = nmsLinks(index, state);
       layer.append(
-        boxShape(boxes[index], { class: `ssd-box ssd-nms-rim ${look}` }),
-        boxShape(boxes[index], { class: `ssd-box ${look}`, style: { stroke: colorOf(labels[index]) } }),
+        svg(
+          "g",
+          links,
+          boxShape(boxes[index], { class: `ssd-box ssd-nms-rim ${look}` }),
+          boxShape(boxes[index], { class: `ssd-box ${look}`, style: { stroke: colorOf(labels[index]) } }),
+        ),
       );
+      hits.append(boxShape(boxes[index], { class: "ssd-nms-hit", click: () => choose(index), ...links }));
     }
     drawNames(now);
+    mark.show(chosen, now);
   };
-  return { node: place.node, show };
+  return { node: place.node, show, mark: mark.show };
 }
 
 const nmsLegend = () =>
@@ -175,28 +237,19 @@ function nmsControls(model, { classes, change }) {
     format: (value) => value.toFixed(2),
     change: (value) => change({ min_score: value }),
   });
-  const overlap = slider({
-    label: "allowed IoU (max_overlap)",
-    min: 0,
-    max: 1,
-    step: 0.01,
-    format: (value) => value.toFixed(2),
-    change: (value) => change({ max_overlap: value }),
-  });
   const show = () => {
     label.set(model.get("label"));
     together.set(model.get("together") ? [true] : []);
     together.node.hidden = model.get("label") !== 0;
     score.set(model.get("min_score"));
-    overlap.set(model.get("max_overlap"));
   };
-  return { nodes: [label.node, together.node, score.node, overlap.node], show };
+  return { nodes: [html("div", { class: "ssd-pair" }, label.node, score.node), together.node], show };
 }
 
 const DOTS = { best: "M-6,-6H6V6H-6Z", lost: "M-4,-4L4,4M-4,4L4,-4", waiting: "M-3.5,0a3.5,3.5 0 1 0 7,0a3.5,3.5 0 1 0 -7,0" };
 
 // The candidates of this round in the plot.
-function showDots(plot, { scores, round, measured, state, chosen }, maxOverlap) {
+function showDots(plot, { scores, round, measured, state, chosen }, maxOverlap, choose) {
   plot.limit(maxOverlap);
   plot.dots.replaceChildren(
     ...(round ? [...round.rest, ...round.lost, { index: round.best, overlap: 1 }] : []).map(({ index, overlap }) => {
@@ -205,6 +258,8 @@ function showDots(plot, { scores, round, measured, state, chosen }, maxOverlap) 
         class: `ssd-nms-dot ssd-nms-dot-${kind}${index === chosen ? " ssd-nms-chosen" : ""}`,
         d: DOTS[kind],
         transform: `translate(${plot.x(overlap)},${plot.y(scores[index])})`,
+        click: () => choose(index),
+        ...nmsLinks(index, state),
       });
     }),
   );
@@ -223,16 +278,10 @@ const FATES = {
   waiting: () => "waiting",
 };
 
-// All candidates, best score first; by keyboard, arrow keys choose one.
-function nmsRows(model, nameOf) {
+// All candidates, best score first; by keyboard, arrow keys walk along them, and Enter chooses.
+function nmsRows(nameOf, choose) {
   const rows = table({ caption: "Candidates, best score first", head: ["no.", "class", "score", "IoU", "state"] });
   rows.node.classList.add("ssd-nms-table");
-  let order = [];
-  onArrows(rows.node, (dx, dy) => {
-    if (!order.length) return;
-    const at = order.indexOf(model.get("candidate"));
-    put(model, { candidate: order[at < 0 ? 0 : clamp(at + (dx || dy), 0, order.length - 1)] });
-  });
   const rowOf = (index, { scores, labels, state, measured, chosen }) => {
     const found = state.get(index);
     const value = found.kind === "lost" || found.kind === "gone" ? found.value : measured.get(index);
@@ -245,16 +294,18 @@ function nmsRows(model, nameOf) {
         FATES[found.kind](found),
       ],
       current: index === chosen || (chosen < 0 && found.kind === "best"),
-      click: () => put(model, { candidate: index === chosen ? -1 : index }),
+      click: () => choose(index),
+      link: nmsLink(index),
+      lights: nmsPartners(index, state).map(nmsLink).join(" "),
     };
   };
   const show = (now) => {
     const { scores, labels, state, chosen, round } = now;
-    order = [...state.keys()].sort((a, b) => labels[a] - labels[b] || scores[b] - scores[a] || a - b);
+    const order = [...state.keys()].sort((a, b) => labels[a] - labels[b] || scores[b] - scores[a] || a - b);
     rows.set(order.map((index) => rowOf(index, now)));
     const row = order.indexOf(chosen >= 0 ? chosen : round ? round.best : -1);
     const line = /** @type {HTMLElement} */ (rows.node.querySelectorAll("tbody tr")[row]);
-    if (line) rows.node.scrollTop = line.offsetTop - 90; // inside the table only: the page stays where it is
+    if (line) rows.node.scrollTop = line.offsetTop - 60; // inside the table only: the page stays where it is
   };
   return { node: rows.node, show };
 }
@@ -276,23 +327,28 @@ function nmsSentence({ all, last, step, round, scores, labels, state }, nameOf, 
 }
 
 function render({ model, el }) {
-  const { picture, panel, says, watch, end } = frame(el, model);
+  const { root, picture, panel, says, watch, end } = frame(el, model);
+  root.classList.add("ssd-even");
   const scene = nmsScene(model);
-  const drawing = nmsStage(model, scene.nameOf);
+  const choose = (index) => put(model, { candidate: index === model.get("candidate") ? -1 : index });
+  const drawing = nmsStage(model, scene.nameOf, choose);
   const steps = player({ label: "Rounds of NMS", change: (step) => put(model, { step }), pause: 1100 });
   const controls = nmsControls(model, scene);
-  const plot = overlapPlot();
-  const rows = nmsRows(model, scene.nameOf);
+  const plot = overlapPlot((value) => scene.change({ max_overlap: value }));
+  const rows = nmsRows(scene.nameOf, choose);
   picture.append(drawing.node, nmsLegend(), steps.node);
-  panel.append(...controls.nodes, plot.node);
-  picture.parentNode.after(html("div", { class: "ssd-nms-below" }, rows.node));
+  panel.append(...controls.nodes, plot.node, rows.node);
+  root.addEventListener("ssd-link", (/** @type {CustomEvent} */ { detail }) => {
+    const now = scene.now();
+    drawing.mark(detail ? Number(detail.split(" ")[0].slice(1)) : now.chosen, now);
+  });
 
   watch(["label", "together", "min_score", "max_overlap", "step", "candidate", "boxes", "scores", "labels"], () => {
     const now = scene.now();
     controls.show();
     steps.set(now.step, now.last);
     drawing.show(now);
-    showDots(plot, now, model.get("max_overlap"));
+    showDots(plot, now, model.get("max_overlap"), choose);
     rows.show(now);
     says(nmsSentence(now, scene.nameOf, model.get("min_score"), model.get("max_overlap")));
   });
