@@ -12,18 +12,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ssdlib.boxes import cxcywh_to_xyxy, iou
-from ssdlib.matching import UNMATCHED, best_priors, match
+from ssdlib.matching import UNMATCHED, match
 from ssdlib.model import TINY
 from ssdlib.plotting import draw_boxes, draw_priors, show_image
 from ssdlib.priors import PriorRecipe, make_priors
 from ssdlib.widgets.base import BookWidget, image_url, open_url
 
 LEAST = 0.2
-"""The smallest threshold: priors that overlap all objects by less are not sent to the page."""
+"""The smallest threshold."""
 
-LEVELS = 10_000
-"""Overlaps travel as whole numbers, rounded down: `overlap >= threshold` is the same before and after."""
+UNIT = 10**12
+"""Centres and sizes of priors travel as whole numbers of this part of the image: Python and the page compute with
+exactly the same numbers, so that `overlap >= threshold` is the same in both."""
 
 THIS, SHARED = "this image", "two objects, one best prior"
 
@@ -31,8 +31,8 @@ THIS, SHARED = "this image", "two objects, one best prior"
 class MatchingExplorer(BookWidget):
     """The objects of an image and the priors that are matched with them, step by step.
 
-    First every object is handed a prior of its own, the largest overlap first; then the threshold adds the others. A
-    second scene has two objects whose best prior is the same one.
+    First every object is handed a prior of its own, the largest overlap first; then the threshold adds the others. The
+    objects can be moved. A second scene has two objects whose best prior is the same one.
 
     Args:
         image: a JPEG or PNG file, a PIL image, or a tensor (3, H, W).
@@ -46,6 +46,8 @@ class MatchingExplorer(BookWidget):
         threshold: smallest overlap of the second step, 0.2 to 1, in steps of 0.01.
         step: how many of the steps are done, at first none: 1 to M hand one object its own prior, M + 1 applies the
             threshold.
+        boxes: the M objects where they are now, [x_min, y_min, x_max, y_max] in pixels, in tenths; another scene puts
+            them back.
         selected: the object whose priors alone are shown, 0 to M - 1, or -1 for all.
         scenes: what a page needs of both scenes.
 
@@ -70,6 +72,7 @@ class MatchingExplorer(BookWidget):
     threshold = traitlets.Float(0.5, min=LEAST, max=1).tag(sync=True)
     step = traitlets.Int().tag(sync=True)
     selected = traitlets.Int(-1).tag(sync=True)
+    boxes = traitlets.List(traitlets.List(traitlets.Float(), minlen=4, maxlen=4)).tag(sync=True)
 
     def __init__(
         self,
@@ -83,14 +86,24 @@ class MatchingExplorer(BookWidget):
         given = _Scene(THIS, address, open_url(address).size, boxes_xyxy, names, recipe)
         self._known = {given.name: given, SHARED: _shared_prior()}
         # The scene comes first: a step and an object are checked against it.
-        super().__init__(scenes=[known.state for known in self._known.values()], scene=traits.pop("scene", THIS))
+        scene = traits.pop("scene", THIS)
+        first = self._known.get(scene, given).boxes
+        super().__init__(scenes=[known.state for known in self._known.values()], scene=scene, boxes=first)
         for name, value in traits.items():
             setattr(self, name, value)
 
     @property
     def positives(self) -> Tensor:
         """(P,) int64: the object of each prior of the scene, or -1, by :func:`ssdlib.matching.match`."""
-        return match(self._scene.boxes, self._scene.priors, self.threshold)
+        return match(self._fractions, self._scene.priors, self.threshold)
+
+    @property
+    def _fractions(self) -> Tensor:
+        """(M, 4) float64: where the objects are now, in fractions of the image."""
+        width, height = self._scene.size
+        return torch.tensor(self.boxes, dtype=torch.float64).reshape(-1, 4) / torch.tensor(
+            [width, height, width, height], dtype=torch.float64
+        )
 
     @property
     def _scene(self) -> _Scene:
@@ -99,7 +112,7 @@ class MatchingExplorer(BookWidget):
     @traitlets.observe("scene")
     def _start_anew(self, change: Any) -> None:
         with self.hold_trait_notifications():
-            self.selected, self.step = -1, 0
+            self.selected, self.step, self.boxes = -1, 0, self._scene.boxes
 
     @traitlets.validate("threshold")
     def _in_hundredths(self, proposal: Any) -> float:
@@ -112,6 +125,21 @@ class MatchingExplorer(BookWidget):
     @traitlets.validate("selected")
     def _check_selected(self, proposal: Any) -> Any:
         return _within("selected", proposal.value, -1, len(self._scene.names) - 1)
+
+    @traitlets.validate("boxes")
+    def _check_boxes(self, proposal: Any) -> list[list[float]]:
+        scene = self._scene
+        boxes = [[round(side, 1) for side in box] for box in proposal.value]
+        if len(boxes) != len(scene.names):
+            raise traitlets.TraitError(f"boxes must be those of the {len(scene.names)} objects; got {len(boxes)}")
+        width, height = scene.size
+        for x_min, y_min, x_max, y_max in boxes:
+            if not (0 <= x_min < x_max <= width and 0 <= y_min < y_max <= height):
+                raise traitlets.TraitError(
+                    f"boxes must lie in the picture of {width} x {height}, with x_min < x_max and y_min < y_max; "
+                    f"got {[x_min, y_min, x_max, y_max]}"
+                )
+        return boxes
 
     def describe(self) -> str:
         """The objects and their positives at the present threshold, in words."""
@@ -134,9 +162,13 @@ class MatchingExplorer(BookWidget):
         show_image(open_url(scene.image) if scene.image else Image.new("RGB", scene.size, "#e8ecf0"), ax)
         for k, where in enumerate(scene.recipe.map_slices(), start=1):
             own = found[where] != UNMATCHED
-            draw_priors(ax, scene.priors[where][own], width, height, labels=[k] * int(own.sum()), linewidth=1)
-        scale = torch.tensor([width, height, width, height])
-        draw_boxes(ax, scene.boxes * scale, texts=[f"{m}" for m in range(len(scene.names))], color="#000000")
+            draw_priors(ax, scene.priors[where][own].float(), width, height, labels=[k] * int(own.sum()), linewidth=1)
+        draw_boxes(
+            ax,
+            torch.tensor(self.boxes).reshape(-1, 4),
+            texts=[f"{m}" for m in range(len(scene.names))],
+            color="#000000",
+        )
         ax.set(xlim=(0, width), ylim=(height, 0))
         ax.set_title(f"{int((found != UNMATCHED).sum())} positives of {len(found)} at {self.threshold:.2f}")
         return figure
@@ -155,44 +187,26 @@ class _Scene:
         recipe: PriorRecipe,
     ) -> None:
         self.name, self.image, self.size, self.names, self.recipe = name, image, size, list(names), recipe
-        scale = torch.tensor([*size, *size], dtype=torch.float32)
-        self.boxes = boxes_xyxy.float().reshape(-1, 4) / scale
-        if len(self.boxes) != len(self.names):
-            raise ValueError(f"{len(self.boxes)} boxes, but {len(self.names)} names of objects")
-        self.priors = make_priors(recipe)
-        match(self.boxes, self.priors)  # refuses swapped boxes, by number
-        corners = cxcywh_to_xyxy(self.priors)
-        overlaps = iou(self.boxes, corners)  # (M, P)
-        levels = torch.bucketize(overlaps, torch.arange(LEVELS + 1) / LEVELS, right=True) - 1  # (M, P)
-        own = best_priors(overlaps).tolist() if self.names else []
-        favourites = overlaps.argmax(dim=1).tolist() if self.names else []
-        # The greedy choice takes ever smaller overlaps, the earlier object first: their order is the order of service.
-        served = sorted((m for m in range(len(own)) if own[m] != UNMATCHED), key=lambda m: -float(overlaps[m, own[m]]))
-        near = (overlaps >= LEAST).any(dim=0).nonzero().squeeze(1).tolist() if self.names else []
-        sent = sorted({*near, *(own[m] for m in served), *favourites})
-        where = {prior: row for row, prior in enumerate(sent)}
-        best = overlaps[:, sent].argmax(dim=0).tolist() if sent else []
-        tenths = (corners[sent] * scale * 10).round().int().tolist()
+        given = boxes_xyxy.double().reshape(-1, 4)
+        if len(given) != len(self.names):
+            raise ValueError(f"{len(given)} boxes, but {len(self.names)} names of objects")
+        parts = (make_priors(recipe, dtype=torch.float64) * UNIT).round()  # (P, 4)
+        self.priors = parts / UNIT
+        match(given, self.priors)  # refuses swapped boxes, by number
+        limit = torch.tensor([*size, *size], dtype=torch.float64)
+        self.boxes: list[list[float]] = given.clamp(min=0).minimum(limit).round(decimals=1).tolist()
+        maps = []
+        for k, part in enumerate(recipe.map_slices()):
+            side = recipe.map_sizes[k]
+            cells = parts[part].unflatten(0, (side, side, -1)).long()  # (rows, columns, K, 4)
+            maps.append({"centres": cells[0, :, 0, 0].tolist(), "shapes": cells[0, 0, :, 2:].tolist()})
         self.state = {
             "name": name,
             "image": image,
             "size": list(size),
-            "objects": [
-                {"name": text, "box": [round(side, 1) for side in box]}
-                for text, box in zip(self.names, (self.boxes * scale).tolist(), strict=True)
-            ],
-            "maps": list(recipe.map_sizes),
-            "total": recipe.num_priors,
-            # One row a prior: its map, its box in tenths of a pixel, the object that it overlaps most, and by how much.
-            "priors": [
-                [recipe.locate(prior)[0], *box, m, int(levels[m, prior])]
-                for prior, box, m in zip(sent, tenths, best, strict=True)
-            ],
-            # In the order of service: the object, the row of its prior, their overlap; and the same of its favourite.
-            "own": [
-                [m, where[own[m]], int(levels[m, own[m]]), where[favourites[m]], int(levels[m, favourites[m]])]
-                for m in served
-            ],
+            "names": self.names,
+            "boxes": self.boxes,
+            "maps": maps,  # in parts of the image: the centres of rows and columns, and the shapes of a cell's priors
         }
 
 

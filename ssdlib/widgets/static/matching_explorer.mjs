@@ -1,28 +1,67 @@
-// MatchingExplorer: every object is handed a prior of its own, then the threshold adds the others.
+// MatchingExplorer: every object is handed a prior of its own, then the threshold adds the others; objects can be moved,
+// and the matrix of overlaps shows and chooses the pairs.
 
-const LEVELS = 10000; // overlaps are whole numbers of ten-thousandths, rounded down
+const UNIT = 1e12; // centres and shapes of priors are whole numbers of this part of the image
+const ROWS = 10; // about so many priors have a row in the matrix
 
 const DASHES = ["none", "7 3", "2 3", "9 3 2 3", "12 4", "5 5", "1 4"]; // the map is told by the line, too
 
-// The rows of the state by name: a prior is [map, box in tenths of a pixel, its best object, their overlap], and an
-// object's own prior [object, row of that prior, their overlap, row of the prior it would like best, that overlap].
-const priorOf = ([map, x0, y0, x1, y1, object, level]) => ({ map, box: [x0, y0, x1, y1].map((side) => side / 10), object, level });
-const ownOf = ([object, row, level, favourite, wish]) => ({ object, row, level, favourite, wish });
+// All priors of a scene in the order of make_priors: { map, box }, xyxy in fractions of the image.
+const scenePriors = ({ maps }) =>
+  maps.flatMap(({ centres, shapes }, map) =>
+    centres.flatMap((y) =>
+      centres.flatMap((x) => shapes.map(([w, h]) => ({ map, box: toCorners([x, y, w, h].map((side) => side / UNIT)) }))),
+    ),
+  );
 
-// The matched priors after so many steps, each { row, object, level, own }: what ssdlib.matching.match gives.
-function matchedPriors({ objects, priors, own }, threshold, step) {
-  const handed = own
-    .slice(0, step)
-    .map(ownOf)
-    .map(({ object, row, level }) => ({ row, object, level, own: true }));
-  if (step <= objects.length) return handed;
-  const taken = new Set(handed.map(({ row }) => row));
-  const least = Math.round(threshold * LEVELS);
-  const others = priors
-    .map(priorOf)
-    .map(({ object, level }, row) => ({ row, object, level, own: false }))
-    .filter(({ row, level }) => level >= least && !taken.has(row));
+// IoU of each object with each prior, a row for each object.
+function overlapsOf(boxes, priors, [width, height]) {
+  const inFractions = boxes.map((box) => box.map((side, i) => side / (i % 2 ? height : width)));
+  return inFractions.map((box) => priors.map((prior) => iou(box, prior.box)));
+}
+
+// Step one, as ssdlib.matching.best_priors has it: of all pairs that are left the largest overlap, one to one.
+function servedPairs(overlaps) {
+  const pairs = [];
+  const [objects, taken] = [new Set(overlaps.keys()), new Set()];
+  while (objects.size && taken.size < overlaps[0].length) {
+    let best = { object: -1, prior: -1, level: -1 };
+    for (const object of objects) {
+      for (const [prior, level] of overlaps[object].entries()) {
+        if (level > best.level && !taken.has(prior)) best = { object, prior, level };
+      }
+    }
+    pairs.push(best);
+    objects.delete(best.object);
+    taken.add(best.prior);
+  }
+  return pairs;
+}
+
+// The matched priors after so many steps, each { prior, object, level, own }: what ssdlib.matching.match gives.
+function matchedPriors(overlaps, threshold, step) {
+  const handed = servedPairs(overlaps).slice(0, step).map((pair) => ({ ...pair, own: true }));
+  if (step <= overlaps.length) return handed;
+  const taken = new Set(handed.map(({ prior }) => prior));
+  const others = [];
+  for (const prior of (overlaps[0] ?? []).keys()) {
+    let object = 0;
+    for (const m of overlaps.keys()) if (overlaps[m][prior] > overlaps[object][prior]) object = m;
+    const level = overlaps[object][prior];
+    if (level >= threshold && !taken.has(prior)) others.push({ prior, object, level, own: false });
+  }
   return [...handed, ...others];
+}
+
+const favouriteOf = (row) => row.reduce((best, level, prior) => (level > row[best] ? prior : best), 0);
+
+// Priors with a row in the matrix: for each object the ones that it overlaps most, and its own; by number.
+function matrixPriors(overlaps, pairs) {
+  const each = Math.max(1, Math.floor(ROWS / Math.max(1, overlaps.length)));
+  const best = overlaps.flatMap((row) =>
+    [...row.keys()].filter((prior) => row[prior] > 0).sort((a, b) => row[b] - row[a] || a - b).slice(0, each),
+  );
+  return [...new Set([...best, ...pairs.map(({ prior }) => prior)])].sort((a, b) => a - b);
 }
 
 function lineSample(map) {
@@ -32,80 +71,139 @@ function lineSample(map) {
 
 const lineStyle = (map) => ({ stroke: colorOf(map + 1), strokeDasharray: DASHES[map % DASHES.length] });
 
-const nameOfObject = ({ objects }, m) => `${m} ${objects[m].name}`;
+const nameOfObject = ({ names }, m) => `${m} ${names[m]}`;
 
-// A scene with its objects, and lines for the priors that they have got.
-function matchingScene(data, select) {
+// What is chosen, and all that follows from it.
+function matchingNow(model) {
+  const data = model.get("scenes").find(({ name }) => name === model.get("scene"));
+  data.priors ??= scenePriors(data);
+  // Python may set the scene before the boxes: then the new scene's own are meant.
+  const boxes = model.get("boxes").length === data.boxes.length ? model.get("boxes") : data.boxes;
+  const last = data.names.length + 1;
+  const step = Math.min(model.get("step"), last);
+  const threshold = model.get("threshold");
+  const selected = Math.min(model.get("selected"), data.names.length - 1);
+  const overlaps = overlapsOf(boxes, data.priors, data.size);
+  const all = matchedPriors(overlaps, threshold, step);
+  const found = all.filter(({ object }) => selected < 0 || object === selected);
+  return { data, boxes, last, step, threshold, selected, overlaps, pairs: servedPairs(overlaps), all, found };
+}
+
+// A scene with its objects, which can be moved, and lines for the priors that they have got.
+function matchingScene(model, data, select, move) {
   const [width, height] = data.size;
-  const image = stage({ width, height, label: `Image with ${data.objects.length} objects`, image: data.image || null });
-  const lines = svg("g", { "aria-hidden": "true" });
-  const boxes = data.objects.map(({ box }, m) => [
-    boxShape(box, { class: "ssd-box ssd-object-rim", click: () => select(m) }),
-    boxShape(box, { class: "ssd-box ssd-object" }),
-  ]);
-  const tags = data.objects.map(({ box }, m) => {
-    const name = tag(nameOfObject(data, m));
-    placeTag(name, box, image);
-    return name;
+  const image = stage({ width, height, label: `Image with ${data.names.length} objects`, image: data.image || null });
+  const [lines, probe] = [svg("g", { "aria-hidden": "true" }), svg("g", { "aria-hidden": "true" })];
+  const objects = data.names.map((_, m) => {
+    const rim = boxShape(data.boxes[m], { class: "ssd-box ssd-object-rim" });
+    const get = () => matchingNow(model).boxes[m];
+    const one = movableBox(image, { name: nameOfObject(data, m), color: "var(--ssd-ink)", get, set: (box) => move(m, box), least: 4 });
+    let held;
+    one.node.classList.add("ssd-quiet");
+    one.node.addEventListener("pointerdown", () => {
+      held = get();
+    });
+    one.node.addEventListener("click", () => held === undefined || get().every((side, i) => side === held[i]) ? select(m) : null);
+    return { rim, ...one, tag: tag(nameOfObject(data, m)) };
   });
   if (!data.image) image.node.append(gridLines(image));
-  image.node.append(lines, ...boxes.flat(), ...tags);
-  const show = (found, selected) => {
+  image.node.append(...objects.map(({ rim }) => rim), lines, probe, ...objects.map(({ node }) => node), ...objects.map((each) => each.tag));
+  const pixelsOf = (prior) => data.priors[prior].box.map((side, i) => side * (i % 2 ? height : width));
+  const drawn = ({ prior, own }, kind = own ? "ssd-own" : "ssd-other") => [
+    boxShape(pixelsOf(prior), { class: `ssd-box ssd-line-rim ${kind}` }),
+    boxShape(pixelsOf(prior), { class: `ssd-box ssd-line ${kind}`, style: lineStyle(data.priors[prior].map) }),
+  ];
+  const show = ({ boxes, found, all, selected }) => {
     lines.setAttribute("class", found.length > 60 ? "ssd-many" : "");
-    lines.replaceChildren(
-      ...found.flatMap(({ row, own }) => {
-        const { map, box } = priorOf(data.priors[row]);
-        const kind = own ? "ssd-own" : "ssd-other";
-        return [
-          boxShape(box, { class: `ssd-box ssd-line-rim ${kind}` }),
-          boxShape(box, { class: `ssd-box ssd-line ${kind}`, style: lineStyle(map) }),
-        ];
-      }),
-    );
-    for (const m of data.objects.keys()) {
-      for (const node of [...boxes[m], tags[m]]) node.classList.toggle("ssd-faded", selected >= 0 && selected !== m);
+    lines.replaceChildren(...found.map((one) => svg("g", { "data-link": `p${one.prior}` }, drawn(one))));
+    for (const [m, one] of objects.entries()) {
+      one.show();
+      update(one.rim, boxAttributes(boxes[m]));
+      placeTag(one.tag, boxes[m], image);
+      const mine = all.filter(({ object }) => object === m).map(({ prior }) => `p${prior}`);
+      update(one.node, { "data-link": `o${m}`, "data-lights": [`o${m}`, ...mine].join(" ") });
+      for (const node of [one.rim, one.node, one.tag]) node.classList.toggle("ssd-faded", selected >= 0 && selected !== m);
     }
   };
-  return { node: html("div", { class: "ssd-clip" }, image.node), show };
+  const point = (prior) => probe.replaceChildren(...(prior >= 0 ? drawn({ prior, own: true }, "ssd-own ssd-pointed") : []));
+  return { node: html("div", { class: "ssd-clip" }, image.node), show, point };
 }
 
-// How many priors each map and each object has got; `found` are those on the picture, `all` those of all objects.
-function matchingTables() {
-  const byMap = table({ caption: "Positives by feature map", head: ["map", "step one", "step two", "both"] });
-  const byObject = table({ caption: "Positives by object", head: ["object", "own prior, IoU", "priors"] });
-  for (const { node } of [byMap, byObject]) node.classList.add("ssd-whole");
-  const show = (data, all, found, selected) => {
-    const tally = (wanted) => {
-      const own = found.filter((one) => one.own && wanted(one)).length;
-      const both = found.filter(wanted).length;
-      return [own, both - own, both].map(String);
+// The matrix of overlaps: a row for each of the best priors, a column for each object. A cell shows its pair.
+function overlapMatrix(select) {
+  const head = html("tr", {});
+  const [body, foot] = [html("tbody", {}), html("tr", {})];
+  const caption = "IoU of the best priors with the objects";
+  const node = html(
+    "div",
+    { class: "ssd-table ssd-matrix", role: "region", "aria-label": caption },
+    html("table", {}, html("caption", {}, caption), html("thead", {}, head), body, html("tfoot", {}, foot)),
+  );
+  const cells = () => /** @type {HTMLElement[]} */ ([...body.querySelectorAll("td")]);
+  const columns = () => foot.children.length - 1;
+  walkable(body, cells, { ArrowLeft: () => -1, ArrowRight: () => 1, ArrowUp: () => -columns(), ArrowDown: () => columns() });
+  const show = ({ data, overlaps, pairs, all, selected, step }) => {
+    const active = /** @type {HTMLElement} */ (document.activeElement);
+    const held = body.contains(active) ? active.dataset.lights : null;
+    const fateOf = new Map(all.map((one) => [`${one.prior} ${one.object}`, one.own ? "own" : "added"]));
+    const cell = (prior, m) => {
+      const fate = fateOf.get(`${prior} ${m}`);
+      const level = overlaps[m][prior];
+      return html(
+        "td",
+        {
+          class: fate ? `ssd-${fate}-cell` : null,
+          "data-link": `p${prior} o${m}`,
+          "data-lights": `p${prior} o${m}`,
+          style: { backgroundSize: `${100 * level}% 100%` },
+        },
+        { own: "● ", added: "✓ " }[fate],
+        fixed(level, 2),
+      );
     };
-    byMap.set([
-      ...data.maps.map((side, map) => ({
-        cells: [[lineSample(map), `${side} × ${side}`], ...tally(({ row }) => priorOf(data.priors[row]).map === map)],
-      })),
-      { cells: ["all", ...tally(() => true)], current: true },
-    ]);
-    byObject.set(
-      data.objects.map((_, m) => {
-        const mine = all.filter(({ object }) => object === m);
-        const handed = mine.find(({ own }) => own);
-        const level = handed ? fixed(handed.level / LEVELS, 3) : "–";
-        return { cells: [nameOfObject(data, m), level, String(mine.length)], current: selected === m };
+    head.replaceChildren(
+      html("th", { scope: "col" }, "prior"),
+      ...data.names.map((_, m) => {
+        const column = html("button", { type: "button", "aria-pressed": String(selected === m), click: () => select(m) }, nameOfObject(data, m));
+        return html("th", { scope: "col", "data-link": `o${m}` }, column);
       }),
     );
+    body.replaceChildren(
+      ...matrixPriors(overlaps, pairs).map((prior) =>
+        html(
+          "tr",
+          {},
+          html("th", { scope: "row", "data-link": `p${prior}` }, lineSample(data.priors[prior].map), String(prior)),
+          data.names.map((_, m) => cell(prior, m)),
+        ),
+      ),
+    );
+    const count = (m) => String(all.filter(({ object }) => object === m).length);
+    foot.replaceChildren(html("th", { scope: "row" }, "priors"), ...data.names.map((_, m) => html("td", {}, count(m))));
+    const next = pairs[Math.min(step, pairs.length) - 1];
+    const lights = held ?? (next ? `p${next.prior} o${next.object}` : "");
+    rove(cells(), cells().find((one) => one.dataset.lights === lights), held);
   };
-  return { nodes: [byMap.node, byObject.node], show };
+  return { node, show };
 }
 
-// Scene, threshold, and the object whose priors are shown.
-function matchingControls(model) {
+// Colour and pattern of each map, with the positives that it has got.
+function mapLegend() {
+  const node = html("ul", { class: "ssd-maps", "aria-label": "Positives by feature map" });
+  const show = ({ data, found }) =>
+    node.replaceChildren(
+      ...data.maps.map(({ centres: { length: side } }, map) => {
+        const count = found.filter(({ prior }) => data.priors[prior].map === map).length;
+        return html("li", {}, lineSample(map), `${side} × ${side}: `, html("strong", {}, String(count)));
+      }),
+    );
+  return { node, show };
+}
+
+// Scene and threshold.
+function matchingControls(model, go) {
   const scenes = model.get("scenes");
-  const scene = choice({
-    label: "Scene",
-    options: scenes.map(({ name }) => ({ text: name, value: name })),
-    change: (name) => put(model, { scene: name, step: 0, selected: -1 }),
-  });
+  const scene = choice({ label: "Scene", options: scenes.map(({ name }) => ({ text: name, value: name })), change: go });
   // Only step two knows the threshold: moving it goes there, so that it is never without effect.
   const threshold = slider({
     label: "Threshold of step two (IoU)",
@@ -113,65 +211,65 @@ function matchingControls(model) {
     max: 1,
     step: 0.01,
     format: (value) => fixed(value, 2),
-    change: (value) => {
-      const { objects } = scenes.find(({ name }) => name === model.get("scene"));
-      put(model, { threshold: value, step: objects.length + 1 });
-    },
+    change: (value) => put(model, { threshold: value, step: matchingNow(model).last }),
   });
-  const why = html("p", { class: "ssd-hint ssd-two-lines" });
-  const who = html("div", {});
-  let objects = { set: (_) => {} };
-  const build = (data) => {
-    objects = choice({
-      label: "Show the priors of",
-      options: [{ text: "all", value: -1 }, ...data.objects.map((_, m) => ({ text: nameOfObject(data, m), value: m }))],
-      change: (selected) => put(model, { selected }),
-    });
-    who.replaceChildren(objects.node);
-  };
-  const show = (name, least, selected, two) => {
-    scene.set(name);
+  const why = html("p", { class: "ssd-hint" });
+  const show = ({ data, threshold: least, step, last }) => {
+    scene.set(data.name);
     threshold.set(least);
-    objects.set(selected);
-    why.textContent = two
-      ? "Step two adds every prior whose IoU with an object is at least this."
-      : "It counts in step two only, which comes last; moving it goes there.";
+    why.textContent = step === last ? "Step two adds every prior with at least this IoU." : "It counts in step two only; moving it goes there.";
   };
-  return { nodes: [scene.node, threshold.node, why, who], build, show };
+  return { nodes: [scene.node, threshold.node, why], show };
 }
 
 function render({ model, el }) {
-  const { picture, panel, says, watch, end } = frame(el, model);
+  const { root, picture, panel, says, watch, end } = frame(el, model);
+  root.classList.add("ssd-even");
   const place = html("div", {});
-  const steps = player({ label: "Steps of the matching", change: (step) => put(model, { step }) });
-  const controls = matchingControls(model);
-  const tables = matchingTables();
-  picture.append(
-    place,
-    html("p", { class: "ssd-hint" }, "Thick lines: the objects' own priors, of step one. Colour and pattern of a line: its feature map."),
-    html("div", { class: "ssd-spaced" }, steps.node),
-  );
-  panel.append(...controls.nodes, ...tables.nodes);
-
   const select = (m) => put(model, { selected: model.get("selected") === m ? -1 : m });
-  let data;
+  const move = (m, box) => put(model, { boxes: matchingNow(model).boxes.map((one, i) => (i === m ? box : one)) });
+  const go = (name) => {
+    const { boxes } = model.get("scenes").find((one) => one.name === name);
+    put(model, { scene: name, step: 0, selected: -1, boxes });
+  };
+  const steps = player({ label: "Steps of the matching", change: (step) => put(model, { step }) });
+  const controls = matchingControls(model, go);
+  const [matrix, maps] = [overlapMatrix(select), mapLegend()];
+  const typed = html("div", {});
+  picture.append(place, maps.node, steps.node);
+  panel.append(
+    ...controls.nodes,
+    matrix.node,
+    html("p", { class: "ssd-hint" }, "● own prior, ✓ by the threshold. Point at a cell, or drag an object."),
+    typed,
+  );
+
   let drawing;
+  let fields;
   watch(["scene"], () => {
-    data = model.get("scenes").find(({ name }) => name === model.get("scene"));
-    drawing = matchingScene(data, select);
+    const { data } = matchingNow(model);
+    const chosen = () => Math.max(0, matchingNow(model).selected);
+    const [width, height] = data.size;
+    drawing = matchingScene(model, data, select, move);
     place.replaceChildren(drawing.node);
-    controls.build(data);
+    fields = data.names.length
+      ? boxFields({ name: "", color: null, get: () => matchingNow(model).boxes[chosen()], set: (box) => move(chosen(), box), width, height, least: 4 })
+      : null;
+    typed.replaceChildren(...(fields ? [fields.node] : []));
   });
-  watch(["scene", "threshold", "step", "selected"], () => {
-    const last = data.objects.length + 1;
-    const [step, selected, least] = [Math.min(model.get("step"), last), model.get("selected"), model.get("threshold")];
-    const all = matchedPriors(data, least, step);
-    const found = all.filter(({ object }) => selected < 0 || object === selected);
-    controls.show(data.name, least, selected, step === last);
-    steps.set(step, last);
-    drawing.show(found, selected);
-    tables.show(data, all, found, selected);
-    says(matchingSentence(data, step, least, all, selected));
+  root.addEventListener("ssd-link", (/** @type {CustomEvent} */ { detail }) =>
+    drawing.point(detail.startsWith("p") ? Number(detail.split(" ")[0].slice(1)) : -1),
+  );
+  watch(["scene", "threshold", "step", "selected", "boxes"], () => {
+    const now = matchingNow(model);
+    controls.show(now);
+    steps.set(now.step, now.last);
+    drawing.show(now);
+    matrix.show(now);
+    maps.show(now);
+    fields?.show();
+    fields?.call(`${nameOfObject(now.data, Math.max(0, now.selected))}, in px`);
+    says(matchingSentence(now));
   });
   return () => {
     steps.stop();
@@ -179,27 +277,28 @@ function render({ model, el }) {
   };
 }
 
-function matchingSentence(data, step, threshold, all, selected) {
-  const { objects, own, maps, priors, total } = data;
-  const iou = (level) => fixed(level / LEVELS, 3);
-  if (step === 0) return `${objects.length} objects, ${thousands(total)} priors: nothing is matched yet. Go forward.`;
-  if (step <= own.length) {
-    const { object, row, level, favourite, wish } = ownOf(own[step - 1]);
-    const side = maps[priorOf(priors[row]).map];
+function matchingSentence({ data, step, threshold, all, selected, overlaps, pairs }) {
+  const { names, maps, priors } = data;
+  const total = thousands(priors.length);
+  if (step === 0) return `${names.length} objects, ${total} priors: nothing is matched yet. Go forward.`;
+  if (step <= pairs.length) {
+    const { object, prior, level } = pairs[step - 1];
+    const favourite = favouriteOf(overlaps[object]);
+    const side = maps[priors[prior].map].centres.length;
     const start = `Step one, object ${nameOfObject(data, object)}: `;
-    const prior = `a prior of the ${side} × ${side} map with IoU ${iou(level)}`;
-    return row === favourite
-      ? `${start}of all pairs that are left this is the largest overlap; it gets ${prior}.`
-      : `${start}its best prior, with IoU ${iou(wish)}, is taken by an object that overlaps it more. It gets the best that is left, ${prior}.`;
+    const got = `prior ${prior} of the ${side} × ${side} map with IoU ${fixed(level, 3)}`;
+    return prior === favourite
+      ? `${start}of all pairs that are left this is the largest overlap; it gets ${got}.`
+      : `${start}its best prior, with IoU ${fixed(overlaps[object][favourite], 3)}, is taken by an object that overlaps it more. It gets the best that is left, ${got}.`;
   }
-  const few = objects.filter((_, m) => all.filter(({ object }) => object === m).length === 1).length;
+  const few = names.filter((_, m) => all.filter(({ object }) => object === m).length === 1).length;
   const mine = all.filter(({ object }) => object === selected).length;
   return (
-    `Step two, threshold ${fixed(threshold, 2)}: ${all.length} of ${thousands(total)} priors are positive, ` +
-    `${own.length} by step one and ${all.length - own.length} by the threshold. ` +
+    `Step two, threshold ${fixed(threshold, 2)}: ${all.length} of ${total} priors are positive, ` +
+    `${pairs.length} by step one and ${all.length - pairs.length} by the threshold. ` +
     (selected >= 0
       ? `Object ${nameOfObject(data, selected)} has ${mine} of them.`
-      : `${few} of ${objects.length} objects have one prior only.`)
+      : `${few} of ${names.length} objects have one prior only.`)
   );
 }
 
