@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ssdlib.zoo.checkpoint import demo_model, export_model, load_model, read_description, save_model
+from ssdlib.zoo.checkpoint import demo_model, load_model, read_description, save_model
 from ssdlib.zoo.models import ZOO, open_model
 from ssdlib.zoo.torchvision_detectors import from_torchvision
 
 __all__ = [
     "ZOO",
     "demo_model",
-    "export_model",
     "from_torchvision",
     "load_model",
     "open_model",

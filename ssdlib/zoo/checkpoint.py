@@ -5,8 +5,6 @@ Nothing is pickled: a checkpoint of a stranger can be opened, and one of ours ou
 
 from __future__ import annotations
 
-import copy
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -201,7 +199,7 @@ def misfits(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> list[st
     ]
 
 
-class _Program(nn.Module):
+class Program(nn.Module):
     """The network with its arithmetic up to NMS: images in 0..1 -> boxes (N, P, 4) xyxy and scores (N, P, C)."""
 
     def __init__(self, model: SSD) -> None:
@@ -209,37 +207,9 @@ class _Program(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (N, 3, S, S) in 0..1 -> boxes and scores."""
         offsets, logits = self.model(images)
         return cxcywh_to_xyxy(decode(offsets, self.model.priors)), class_scores(logits, self.model.activation)
-
-
-def export_model(model: SSD, path: str | Path) -> Path:
-    """Write the network as a program that PyTorch runs without this package, for any number of images at once.
-
-    `torch.export.load(path).module()` takes images (N, 3, S, S) of floats in 0..1. It gives boxes (N, P, 4) xyxy in
-    fractions of the image, and scores (N, P, C), class 0 being background: what NMS needs. The scores are the model's:
-    after the softmax, or the sigmoid, where column 0 says nothing.
-
-    Args:
-        model: any SSD, on any device; it is left as it is, and exported in evaluation mode, for the CPU.
-        path: where to write, by custom with the ending .pt2.
-
-    Returns:
-        The path.
-    """
-    path = Path(path)
-    size = model.recipe.image_size
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(
-        _Program(copy.deepcopy(model)).cpu().eval(),
-        (torch.zeros(2, 3, size, size),),
-        dynamic_shapes={"images": {0: batch}},
-    )
-    file = io.BytesIO()  # not the file itself: where the disk is full, PyTorch's writer ends the whole process
-    torch.export.save(program, file)
-    with replaced(path) as aside:
-        aside.write_bytes(file.getbuffer())
-    return path
 
 
 def demo_model() -> SSD:

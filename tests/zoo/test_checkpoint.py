@@ -16,14 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ssdlib.backbones import Tiny
-from ssdlib.boxes import cxcywh_to_xyxy
-from ssdlib.coding import decode
 from ssdlib.data import TOY_CLASSES, VOCDataset, sample_root
 from ssdlib.engine import detect_dataset
 from ssdlib.metrics import evaluate
 from ssdlib.model import SSD, TINY, build_model
 from ssdlib.priors import SSD300_VOC, SSDLITE320
-from ssdlib.zoo.checkpoint import demo_model, export_model, load_model, read_description, save_model
+from ssdlib.zoo.checkpoint import demo_model, load_model, read_description, save_model
 
 CLASSES = ("cat", "dog & <b>$x$</b>", "été")
 
@@ -376,7 +374,7 @@ def test_a_crash_while_writing_leaves_the_old_file(path: Path, monkeypatch: pyte
     assert path.read_bytes() == before
 
 
-# ---- the model of the package, and programs --------------------------------------------------------------------
+# ---- the model of the package ----------------------------------------------------------------------------------
 
 
 def test_the_demo_model_detects():
@@ -385,44 +383,3 @@ def test_the_demo_model_detects():
     dataset = VOCDataset(sample_root(), "test")
     detections, targets = detect_dataset(model, dataset, progress=False)
     assert evaluate(detections, targets, model.num_classes).mean > 0.8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
-def test_exporting_leaves_the_model_as_it_is(tmp_path: Path, device: str):
-    model = demo_model().train().to(device)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    path = export_model(model, tmp_path / "toy.pt2")
-    assert all(module.training for module in model.modules())
-    for name, value in model.state_dict().items():
-        assert value.device.type == device
-        assert torch.equal(value, before[name])
-    images = torch.rand(2, 3, 256, 256)
-    boxes, _ = torch.export.load(path).module()(images)  # on the CPU, in evaluation mode
-    with torch.no_grad():
-        offsets, _ = demo_model()(images)
-    torch.testing.assert_close(boxes, cxcywh_to_xyxy(decode(offsets, demo_model().priors)), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["ssd_tiny", "ssdlite320_mobilenet_v3", "ssd300_mobilenet_v2"])
-def test_an_exported_program_computes_the_same(tmp_path: Path, architecture: str):
-    sigmoid = architecture == "ssd300_mobilenet_v2"
-    options: dict[str, Any] = {"activation": "sigmoid"} if sigmoid else {}
-    model = demo_model() if architecture == "ssd_tiny" else build_model(architecture, CLASSES, **options).eval()
-    side = model.recipe.image_size
-    path = export_model(model, tmp_path / "new" / "toy.pt2")
-    assert [p.name for p in path.parent.iterdir()] == ["toy.pt2"]
-    program = torch.export.load(path).module()
-    for count in (1, 3):
-        images = torch.rand(count, 3, side, side)
-        with torch.no_grad():
-            boxes, scores = program(images)
-            offsets, logits = model(images)
-        torch.testing.assert_close(boxes, cxcywh_to_xyxy(decode(offsets, model.priors)), rtol=1e-4, atol=1e-5)
-        expected = logits.sigmoid() if sigmoid else logits.softmax(dim=-1)
-        torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
-        if not sigmoid:
-            torch.testing.assert_close(scores.sum(dim=-1), torch.ones(count, len(model.priors)))
