@@ -1,0 +1,206 @@
+"""What an image costs: latency and throughput of a network in each runtime, one call at a time and several at once.
+
+Latency is how long one answer takes, throughput how many come in a second. With N requests in flight, Little's law says
+N = throughput x latency: where the processor is busy already, more requests only wait longer.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ssdlib.deploy.export import program_of, write_onnx
+from ssdlib.deploy.runtimes import (
+    ONNX,
+    OPENVINO,
+    Array,
+    Runtime,
+    installed,
+    onnx_runtime,
+    openvino_model,
+    torch_runtime,
+)
+from ssdlib.model import SSD
+
+RUNTIMES = ("torch", ONNX, OPENVINO)
+"""The programs that are compared, by the name of their package."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of one setting, in milliseconds of a call, and the images of a second."""
+
+    runtime: str
+    batch: int
+    in_flight: int
+    threads: int
+    calls: int
+    min_ms: float
+    median_ms: float
+    p99_ms: float
+    images_per_second: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures for a JSON file."""
+        return asdict(self)
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available(names: Iterable[str] = RUNTIMES) -> list[str]:
+    """Those of the runtimes that are installed; ONNX Runtime and OpenVINO need the exporter of ONNX too.
+
+    Raises:
+        ValueError: if there is no such runtime.
+    """
+    names = list(names)
+    for name in names:
+        if name not in RUNTIMES:
+            raise ValueError(f"no runtime {name!r}; there are {', '.join(RUNTIMES)}")
+    exporter = installed("onnx") and installed("onnxscript")
+    return [name for name in names if name == "torch" or (exporter and installed(name))]
+
+
+def measure(workers: Sequence[Callable[[], Any]], seconds: float, warm_up: int = 2) -> tuple[list[float], float]:
+    """Let each worker, in a thread of its own, call its function again and again.
+
+    Args:
+        workers: a function for each request that is in flight.
+        seconds: for so long; each function is called at least three times.
+        warm_up: calls of each before, which do not count.
+
+    Returns:
+        The seconds of each call, of all workers, and the seconds that all of it took.
+
+    Raises:
+        Exception: what a function raises.
+    """
+    for work in workers:
+        for _ in range(warm_up):
+            work()
+    latencies: list[float] = []
+    errors: list[BaseException] = []
+    gate = threading.Barrier(len(workers) + 1)
+
+    def loop(work: Callable[[], Any]) -> None:
+        own: list[float] = []
+        gate.wait()
+        end = time.perf_counter() + seconds
+        try:
+            while len(own) < 3 or time.perf_counter() < end:
+                started = time.perf_counter()
+                work()
+                own.append(time.perf_counter() - started)
+        except BaseException as error:
+            errors.append(error)
+        latencies.extend(own)
+
+    threads = [threading.Thread(target=loop, args=(work,), daemon=True) for work in workers]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    total = time.perf_counter() - started
+    if errors:
+        raise errors[0]
+    return latencies, total
+
+
+def bench(
+    model: SSD,
+    *,
+    runtimes: Iterable[str] = RUNTIMES,
+    in_flight: Iterable[int] = (1, 2),
+    threads: int | None = None,
+    batch: int = 1,
+    seconds: float = 3.0,
+    report: Callable[[Timing], None] = lambda timing: None,
+) -> list[Timing]:
+    """Time the network, with its boxes decoded and without NMS, on the CPU.
+
+    Args:
+        model: any SSD.
+        runtimes: names of `RUNTIMES`; those that are not installed are left out.
+        in_flight: requests at a time; 1 is synchronous.
+        threads: of one request; by default the processors shared among the requests.
+        batch: images of one request.
+        seconds: for each setting.
+        report: called with each result as it comes.
+
+    Raises:
+        ValueError: if there is no such runtime, or a number is not positive.
+    """
+    counts = list(in_flight)
+    if min([*counts, batch, 1 if threads is None else threads]) < 1 or seconds <= 0:
+        raise ValueError("requests in flight, threads, the batch and the seconds must be positive")
+    images = np.random.default_rng(0).random((batch, 3, model.recipe.image_size, model.recipe.image_size), np.float32)
+    names, results, before = available(runtimes), [], torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        if set(names) - {"torch"}:
+            write_onnx(model, path)
+        try:
+            for name in names:
+                for count in counts:
+                    own = threads or max(1, cores() // count)
+                    workers = [_call(run, images) for run in _requests(name, model, path, count, own)]
+                    latencies, total = measure(workers, seconds)
+                    low, median, high = np.percentile(1e3 * np.array(latencies), [0, 50, 99])
+                    rate = len(latencies) * batch / total
+                    figures = [round(float(figure), 3) for figure in (low, median, high, rate)]
+                    results.append(Timing(name, batch, count, own, len(latencies), *figures))
+                    report(results[-1])
+        finally:
+            torch.set_num_threads(before)
+    return results
+
+
+def _call(run: Runtime, images: Array) -> Callable[[], Any]:
+    return lambda: run(images)
+
+
+def _requests(name: str, model: SSD, path: Path, count: int, threads: int) -> list[Runtime]:
+    """A function for each request in flight; they share the network."""
+    if name == "torch":
+        torch.set_num_threads(threads)
+        return [torch_runtime(program_of(model))] * count
+    if name == ONNX:
+        return [onnx_runtime(path, threads)] * count  # a session may be called by several threads
+    hint = "LATENCY" if count == 1 else "THROUGHPUT"
+    compiled = openvino_model(path, threads * count, PERFORMANCE_HINT=hint, NUM_STREAMS=count)
+    return [_openvino_request(compiled.create_infer_request()) for _ in range(count)]
+
+
+def _openvino_request(request: Any) -> Runtime:
+    return lambda images: list(request.infer({0: images}).values())
+
+
+def crowded(in_flight: Iterable[int], threads: int | None) -> str | None:
+    """A warning where requests and threads are more than there are processors; None where they are not."""
+    most = max(in_flight) * (threads or 1)
+    if most <= cores():
+        return None
+    return f"up to {most} threads on {cores()} processors: they wait for each other, and every latency is longer"
+
+
+def table(timings: Sequence[Timing]) -> str:
+    """The results as text."""
+    lines = ["runtime      batch  in flight  threads   min ms  median ms   99 % ms   images/s"]
+    for t in timings:
+        figures = f"{t.min_ms:9.1f} {t.median_ms:10.1f} {t.p99_ms:9.1f} {t.images_per_second:10.1f}"
+        lines.append(f"{t.runtime:<12} {t.batch:5d} {t.in_flight:10d} {t.threads:8d}{figures}")
+    return "\n".join(lines)

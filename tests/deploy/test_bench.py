@@ -1,0 +1,112 @@
+"""Latency and throughput: what is counted, and that the figures hold together."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import pytest
+import torch
+from support.commands import call, refused
+
+from ssdlib.deploy import bench as benching
+from ssdlib.deploy.bench import Timing, available, bench, crowded, measure, table
+from ssdlib.zoo.checkpoint import demo_model, save_model
+
+
+def test_requests_run_at_the_same_time():
+    """Four calls that wait 20 ms each: at once they take as long as one, so that the throughput is fourfold."""
+    sleep = [lambda: time.sleep(0.02)]
+    one, alone = measure(sleep, 0.3)
+    four, together = measure(sleep * 4, 0.3)
+    assert min(one) >= 0.019
+    assert min(four) >= 0.019
+    assert len(four) / together > 2 * len(one) / alone
+
+
+def test_little_s_law():
+    latencies, total = measure([lambda: time.sleep(0.02)] * 3, 0.5)
+    throughput, latency = len(latencies) / total, sum(latencies) / len(latencies)
+    assert throughput * latency == pytest.approx(3, rel=0.25)
+
+
+def test_warm_up_does_not_count_and_errors_are_not_lost():
+    calls: list[float] = []
+
+    def slow_at_first() -> None:
+        time.sleep(0.2 if not calls else 0.001)
+        calls.append(0)
+
+    latencies, _ = measure([slow_at_first], 0.05)
+    assert max(latencies) < 0.2
+    assert len(calls) == len(latencies) + 2
+
+    def fails() -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        measure([fails], 0.05)
+
+
+def test_figures_of_pytorch():
+    before = torch.get_num_threads()
+    seen: list[Timing] = []
+    timings = bench(demo_model(), runtimes=["torch"], in_flight=[1, 2], threads=1, seconds=0.05, report=seen.append)
+    assert torch.get_num_threads() == before
+    assert seen == timings
+    assert [(t.runtime, t.in_flight, t.threads) for t in timings] == [("torch", 1, 1), ("torch", 2, 1)]
+    for timing in timings:
+        assert 0 < timing.min_ms <= timing.median_ms <= timing.p99_ms
+        assert timing.calls >= 3 * timing.in_flight
+        assert timing.images_per_second <= 1e3 * timing.in_flight / timing.min_ms
+    assert len(table(timings).splitlines()) == 3
+
+
+def test_wrong_numbers_and_names(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ValueError, match="must be positive"):
+        bench(demo_model(), in_flight=[0])
+    with pytest.raises(ValueError, match="no runtime 'tflite'"):
+        available(["tflite"])
+    monkeypatch.setattr(benching, "installed", lambda name: name != "openvino")
+    assert available() == ["torch", "onnxruntime"]
+    monkeypatch.setattr(benching, "installed", lambda name: name != "onnxscript")
+    assert available() == ["torch"]
+
+
+def test_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(benching, "cores", lambda: 4)
+    assert crowded([1, 2], 2) is None
+    assert crowded([1, 4], None) is None
+    assert "up to 8 threads on 4 processors" in str(crowded([1, 4], 2))
+
+
+def test_the_command(tmp_path: Path):
+    demo = save_model(demo_model(), tmp_path / "model.safetensors")
+    files = ("--json", tmp_path / "bench.json", "--plot", tmp_path / "bench.png")
+    quick = ("--runtimes", "torch", "--seconds", 0.05)
+    result = call("bench", demo, *quick, "--in-flight", "1,64", "--threads", 1, *files)
+    assert result.exit_code == 0, result.output
+    assert "warning: up to 64 threads" in result.output
+    assert "median ms" in result.output
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["in_flight"] for row in written["timings"]] == [1, 64]
+    assert written["versions"]["torch"] == torch.__version__
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+    assert "takes numbers such as" in refused("bench", demo, "--in-flight", "two")
+    assert "would replace" in refused("bench", demo, "--json", demo)
+    assert "no runtime 'abacus'" in refused("bench", demo, "--runtimes", "abacus")
+
+
+@pytest.mark.slow
+def test_every_runtime_that_is_installed():
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    timings = bench(demo_model(), in_flight=[1, 2], threads=1, seconds=0.05)
+    assert [t.runtime for t in timings] == ["torch", "torch", "onnxruntime", "onnxruntime", "openvino", "openvino"]
