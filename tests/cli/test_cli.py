@@ -22,7 +22,7 @@ from support.voc_folder import object_xml, write_annotation, write_voc
 from ssdlib.cli import app
 from ssdlib.data import TOY_CLASSES, VOCDataset, make_toy_voc
 
-COMMANDS = ["data toy", "data voc", "data check", "train", "evaluate", "detect", "export"]
+COMMANDS = ["data toy", "data voc", "data check", "train", "evaluate", "detect", "export", "bench"]
 CAT = object_xml("cat", 1, 1, 40, 30)
 NO_AREA = object_xml("cat", 5, 5, 5, 9)
 
@@ -168,7 +168,7 @@ def test_a_run_is_never_overwritten(toy: Path, run: Path):
     assert (run / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["evaluate", "detect", "export"])
+@pytest.mark.parametrize("command", ["evaluate", "detect", "export", "bench"])
 def test_no_checkpoint(toy: Path, tmp_path: Path, command: str):
     rest = {"evaluate": ["--data", toy], "detect": [toy / "a.jpg"], "export": ["--out", tmp_path / "x.pt2"]}[command]
     assert "no checkpoint at" in refused(command, tmp_path / "nowhere", *rest)

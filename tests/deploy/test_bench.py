@@ -87,17 +87,18 @@ def test_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch):
     assert "up to 8 threads on 4 processors" in str(crowded([1, 4], 2))
 
 
-def test_the_command(tmp_path: Path):
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(benching, "cores", lambda: 1)
     demo = save_model(demo_model(), tmp_path / "model.safetensors")
     files = ("--json", tmp_path / "bench.json", "--plot", tmp_path / "bench.png")
     quick = ("--runtimes", "torch", "--seconds", 0.05)
-    result = call("bench", demo, *quick, "--in-flight", "1,64", "--threads", 1, *files)
+    result = call("bench", demo, *quick, "--in-flight", "1,2", "--threads", 1, *files)
     assert result.exit_code == 0, result.output
-    assert "warning: up to 64 threads" in result.output
+    assert "warning: up to 2 threads on 1 processors" in result.output
     assert "median ms" in result.output
     written = json.loads((tmp_path / "bench.json").read_text())
-    assert [row["in_flight"] for row in written["timings"]] == [1, 64]
-    assert written["versions"]["torch"] == torch.__version__
+    assert [row["in_flight"] for row in written["timings"]] == [1, 2]
+    assert torch.__version__.startswith(written["versions"]["torch"])
     assert (tmp_path / "bench.png").stat().st_size > 1000
     assert "takes numbers such as" in refused("bench", demo, "--in-flight", "two")
     assert "would replace" in refused("bench", demo, "--json", demo)
