@@ -1,12 +1,12 @@
-"""The command line: `ssd data | train | evaluate | detect | export | models`; every --help has an example that runs."""
+"""The command line: `ssd data | train | evaluate | detect | export | bench | models`; each --help has an example."""
 
 from __future__ import annotations
 
 import typer
 
-from ssdlib.cli import data, detect, evaluate, export, models, train
+from ssdlib.cli import bench, data, detect, evaluate, export, models, train
 
 app = typer.Typer(help="Single Shot MultiBox Detector: make data, train, evaluate, detect.", no_args_is_help=True)
 app.add_typer(data.app, name="data")
-for module in (train, evaluate, detect, export, models):
+for module in (train, evaluate, detect, export, bench, models):
     app.add_typer(module.app)
