@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,41 @@ def test_ctrl_c_ends_the_step_and_saves_the_state(
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 5
     run(tmp_path, sample, resume=True)
     assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.parametrize("question", [1, 2, 3])
+def test_a_stop_between_two_questions_is_no_stop_without_a_state(
+    question: int, sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whenever the signal comes, the step that the message names is the one that was saved."""
+
+    @contextmanager
+    def asked_before(single_process: bool) -> Iterator[Callable[[], bool]]:
+        asked = itertools.count(1)
+        yield lambda: next(asked) >= question
+
+    monkeypatch.setattr(run_folder, "stop_requests", asked_before)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        run(tmp_path, sample)
+    step = torch.load(tmp_path / "state.pt", weights_only=True)["step"]
+    assert str(stopped.value) == f"stopped after step {step}; --resume goes on from there"
+
+
+def test_a_model_that_finds_no_space_can_be_saved_later(
+    sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The state of the last step is there, though no state was due."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space to write the model")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_run, "save_model", full)
+        with pytest.raises(OSError, match="no space to write the model"):
+            train(CONFIG, sample, tmp_path, progress=False)
+    monkeypatch.setattr(training, "train_step", lambda *_: pytest.fail("trained again"))
+    train(CONFIG, sample, tmp_path, progress=False, resume=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
 
 
 def test_a_second_ctrl_c_stops_at_once():
