@@ -28,7 +28,7 @@ from record import RESULTS, circumstances, write_record
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ssdlib.data import RecordDataset, open_dataset
+from ssdlib.data import AnnotatedDataset, open_dataset
 from ssdlib.data.transforms import model_input
 from ssdlib.detection import detect
 from ssdlib.engine.config import TrainConfig, with_settings
@@ -82,7 +82,7 @@ def build(name: str, classes: Sequence[str]) -> Ours | Theirs:
 
 
 def fit(
-    name: str, dataset: RecordDataset, config: TrainConfig, device: torch.device, workers: int = 0
+    name: str, dataset: AnnotatedDataset, config: TrainConfig, device: torch.device, workers: int = 0
 ) -> tuple[Ours | Theirs, list[dict[str, float]]]:
     """The loop of `ssd train` for either network: the trained network, and a line of the log for each epoch."""
     torch.manual_seed(config.seed)
@@ -108,7 +108,7 @@ def fit(
 
 
 @torch.no_grad()
-def measure(network: Ours | Theirs, dataset: RecordDataset, device: torch.device, rule: str) -> dict[str, Any]:
+def measure(network: Ours | Theirs, dataset: AnnotatedDataset, device: torch.device, rule: str) -> dict[str, Any]:
     """Figures of a network on an image set; images a second are those of reading, network and NMS together."""
     transform, found, targets = model_input(network.size), [], []
     started = time.monotonic()

@@ -36,8 +36,8 @@ from ssdlib.cli.common import (
 )
 from ssdlib.cli.outputs import require_ending, require_outside, require_writable, some_path
 from ssdlib.data import open_dataset
+from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.data.files import replaced, write_text
-from ssdlib.data.records import RecordDataset
 from ssdlib.engine import detect_dataset
 from ssdlib.engine.coco_figures import evaluate_coco
 from ssdlib.engine.processes import process_group, rank
@@ -191,13 +191,13 @@ def validate(asked: Asked) -> None:
         raise ValueError(f"--json and --plot are the same file, {asked.plot}")
 
 
-def require_inputs_kept(asked: Asked, dataset: RecordDataset) -> None:
+def require_inputs_kept(asked: Asked, dataset: AnnotatedDataset) -> None:
     """Refuse outputs that would replace an image of the data set. Raises ValueError."""
     for output in asked.outputs:
         require_writable(output, map(dataset.image_path, range(len(dataset))))
 
 
-def measure(asked: Asked, model: SSD, dataset: RecordDataset, batch_size: int, workers: int) -> Measured:
+def measure(asked: Asked, model: SSD, dataset: AnnotatedDataset, batch_size: int, workers: int) -> Measured:
     """Detect objects in all images, and compare with those that are there."""
     started = time.perf_counter()
     found, targets = detect_dataset(model, dataset, batch_size=batch_size, workers=workers, **asked.detection)

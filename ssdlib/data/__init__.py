@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from ssdlib.data.annotated import AnnotatedDataset, DataWarning
 from ssdlib.data.annotations import Finding
 from ssdlib.data.check import Report, check_dataset, check_voc
 from ssdlib.data.coco import CocoDataset
 from ssdlib.data.download import download_voc
 from ssdlib.data.images import load_image
 from ssdlib.data.opening import JoinedDataset, open_dataset
-from ssdlib.data.records import DataWarning, RecordDataset
 from ssdlib.data.sample import sample_root
 from ssdlib.data.synthetic import TOY_CLASSES, make_toy_voc
 from ssdlib.data.voc import VOCDataset
 
 __all__ = [
     "TOY_CLASSES",
+    "AnnotatedDataset",
     "CocoDataset",
     "DataWarning",
     "Finding",
     "JoinedDataset",
-    "RecordDataset",
     "Report",
     "VOCDataset",
     "check_dataset",

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from ssdlib.data.annotated import AnnotatedImage, check_classes
 from ssdlib.data.annotations import Annotation, Finding, read_annotation, summarize
-from ssdlib.data.coco import coco_record, coco_set_names, instances_path, read_instances
+from ssdlib.data.coco import coco_image, coco_set_names, instances_path, read_instances
 from ssdlib.data.images import load_image
 from ssdlib.data.names import printable
-from ssdlib.data.records import Record, check_classes
-from ssdlib.data.voc import annotation_path, image_set_names, read_record, scan_image_set
+from ssdlib.data.voc import annotation_path, image_set_names, scan_image_set, voc_image
 
 _SIDE = 300  # of SSD300's images, in pixels
 
@@ -142,7 +142,7 @@ def check_voc(
             errors.append(str(error))
     found = sorted({item.name for annotation in annotations.values() for item in annotation.objects})
     names = tuple(found) if classes is None else check_classes(classes)
-    read = [(i, partial(read_record, root, i, item, names, one_based, "ignore")) for i, item in annotations.items()]
+    read = [(i, partial(voc_image, root, i, item, names, one_based, "ignore")) for i, item in annotations.items()]
     return _report(root, sets, names, read, errors, [], progress)
 
 
@@ -179,7 +179,7 @@ def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = Non
         sets[name] = [image.path.relative_to(root).as_posix() for image in a.images]
         file = instances_path(root, name)
         for key, image in zip(sets[name], a.images, strict=True):
-            read.append((key, partial(coco_record, file, image, a.categories, names, "ignore")))
+            read.append((key, partial(coco_image, file, image, a.categories, names, "ignore")))
     return _report(root, sets, names, read, errors, warnings, progress)
 
 
@@ -187,58 +187,58 @@ def _report(
     root: Path,
     sets: Mapping[str, Sequence[str]],
     names: tuple[str, ...],
-    images: Sequence[tuple[str, Callable[[], Record]]],
+    readers: Sequence[tuple[str, Callable[[], AnnotatedImage]]],
     errors: list[str],
     warnings: list[str],
     progress: bool,
 ) -> Report:
-    """Read and decode images, given by id and a function that reads the record, and sum up."""
-    records: list[Record] = []
+    """Read and decode images, given by id and a function that reads what is known of it, and sum up."""
+    images: list[AnnotatedImage] = []
     by_content: dict[bytes, set[str]] = defaultdict(set)
-    for image_id, read in tqdm(images, desc="checking", unit="image", disable=not progress):
+    for image_id, read in tqdm(readers, desc="checking", unit="image", disable=not progress):
         try:
-            record = read()
-            load_image(record.image_path, record.upright)
+            image = read()
+            load_image(image.image_path, image.upright)
         except (OSError, ValueError) as error:
             errors.append(str(error))
             continue
-        by_content[hashlib.sha256(record.image_path.read_bytes()).digest()].add(image_id)
-        records.append(record._replace(image_id=image_id))
+        by_content[hashlib.sha256(image.image_path.read_bytes()).digest()].add(image_id)
+        images.append(image._replace(image_id=image_id))
 
-    widths, heights = ([record.size[axis] for record in records] or [0] for axis in (0, 1))
+    widths, heights = ([image.size[axis] for image in images] or [0] for axis in (0, 1))
     return Report(
         root=root,
         sets={name: len(members) for name, members in sets.items()},
         images=len({image_id for members in sets.values() for image_id in members}),
         width_range=(min(widths), max(widths)),
         height_range=(min(heights), max(heights)),
-        classes=tuple(_class_summaries(records, names)),
-        empty=tuple(record.image_id for record in records if not len(record.boxes)),
-        findings=tuple(finding for record in records for finding in record.findings),
+        classes=tuple(_class_summaries(images, names)),
+        empty=tuple(image.image_id for image in images if not len(image.boxes)),
+        findings=tuple(finding for image in images for finding in image.findings),
         errors=tuple(errors),
         warnings=(
             *warnings,
-            *_objects_missing(records),
+            *_objects_missing(images),
             *_overlaps(sets),
             *_copies(map(sorted, by_content.values()), sets),
         ),
     )
 
 
-def _objects_missing(records: Sequence[Record]) -> Iterator[str]:
+def _objects_missing(images: Sequence[AnnotatedImage]) -> Iterator[str]:
     """Messages where there is nothing to learn from: no object at all, or objects that vanish at SSD300's size."""
-    if not any(len(record.boxes) for record in records):
+    if not any(len(image.boxes) for image in images):
         yield "no object is annotated at all"
-    small = sum(record.smaller_than_a_pixel(_SIDE) for record in records)
+    small = sum(image.smaller_than_a_pixel(_SIDE) for image in images)
     if small:
         objects = "1 object is" if small == 1 else f"{small} objects are"
         yield f"{objects} smaller than a pixel in images of {_SIDE} x {_SIDE}: training at that size leaves them out"
 
 
-def _class_summaries(records: Sequence[Record], names: Sequence[str]) -> Iterator[ClassSummary]:
-    labels = np.concatenate([np.zeros(0, dtype=np.int64), *(r.labels for r in records)])
-    difficult = np.concatenate([np.zeros(0, dtype=np.bool_), *(r.difficult for r in records)])
-    sides = np.concatenate([np.zeros(0), *(_relative_sides(r) for r in records)])
+def _class_summaries(images: Sequence[AnnotatedImage], names: Sequence[str]) -> Iterator[ClassSummary]:
+    labels = np.concatenate([np.zeros(0, dtype=np.int64), *(image.labels for image in images)])
+    difficult = np.concatenate([np.zeros(0, dtype=np.bool_), *(image.difficult for image in images)])
+    sides = np.concatenate([np.zeros(0), *(_relative_sides(image) for image in images)])
     for label, name in enumerate(names, start=1):
         mine = labels == label
         quantiles = np.quantile(sides[mine], [0, 0.5, 1]) if mine.any() else [math.nan] * 3
@@ -246,9 +246,9 @@ def _class_summaries(records: Sequence[Record], names: Sequence[str]) -> Iterato
         yield ClassSummary(name, int(mine.sum()), int(difficult[mine].sum()), smallest, median, largest)
 
 
-def _relative_sides(record: Record) -> npt.NDArray[np.float64]:
-    extent = (record.boxes[:, 2:] - record.boxes[:, :2]).astype(np.float64)
-    return np.sqrt(extent.prod(axis=1) / (record.size[0] * record.size[1]))
+def _relative_sides(image: AnnotatedImage) -> npt.NDArray[np.float64]:
+    extent = (image.boxes[:, 2:] - image.boxes[:, :2]).astype(np.float64)
+    return np.sqrt(extent.prod(axis=1) / (image.size[0] * image.size[1]))
 
 
 def _overlaps(sets: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -8,9 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssdlib.data.annotated import (
+    AnnotatedDataset,
+    AnnotatedImage,
+    Transform,
+    Unknown,
+    annotated_image,
+    check_classes,
+    oriented,
+)
 from ssdlib.data.annotations import Box, Finding, Note, clean_box
 from ssdlib.data.names import check_file_name, check_name, shown
-from ssdlib.data.records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
 
 ImageId = int | str
 
@@ -44,7 +52,7 @@ class Instances(NamedTuple):
     problems: list[str]
 
 
-class CocoDataset(RecordDataset):
+class CocoDataset(AnnotatedDataset):
     """Images and their objects, read from a folder in the COCO layout.
 
     The interface, and the rules by which boxes are repaired or refused, are those of
@@ -91,9 +99,9 @@ class CocoDataset(RecordDataset):
             raise ValueError(f"{found.problems[0]}{more}")
         names = tuple(found.categories.values()) if classes is None else check_classes(classes)
         file = instances_path(self.root, image_set)
-        records = [coco_record(file, image, found.categories, names, unknown) for image in found.images]
-        records = records if keep_difficult else [record.without_difficult() for record in records]
-        super().__init__(records, names, transform=transform)
+        images = [coco_image(file, image, found.categories, names, unknown) for image in found.images]
+        images = images if keep_difficult else [image.without_difficult() for image in images]
+        super().__init__(images, names, transform=transform)
         self._warn_of_findings(f"{self.root}, set {image_set!r}")
 
 
@@ -186,9 +194,9 @@ def _new(key: Any, known: Mapping[Any, Any] | set[Any]) -> Any:
     return key
 
 
-def coco_record(
+def coco_image(
     file: Path, image: CocoImage, categories: Mapping[int, str], classes: Sequence[str], unknown: Unknown
-) -> Record:
+) -> AnnotatedImage:
     """Look at the image and clean its boxes. Raises as :class:`CocoDataset` does."""
     if not image.path.is_file():
         raise FileNotFoundError(f"{file}: the image with the id {image.image_id!r} is missing: {image.path}")
@@ -206,7 +214,7 @@ def coco_record(
         findings.extend(Finding(short, item.position, *note) for note in notes)
         if box is not None:
             objects.append((box, classes.index(name) + 1, item.crowd))
-    return make_record(str(image.image_id), image.path, size, upright, objects, findings)
+    return annotated_image(str(image.image_id), image.path, size, upright, objects, findings)
 
 
 def clean_bbox(bbox: Any, size: tuple[int, int]) -> tuple[Box | None, list[Note]]:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from ssdlib.data.annotated import AnnotatedDataset, DataWarning
 from ssdlib.data.coco import CocoDataset, coco_set_names
-from ssdlib.data.records import DataWarning, RecordDataset
 from ssdlib.data.voc import VOCDataset
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
 
 
-class JoinedDataset(RecordDataset):
+class JoinedDataset(AnnotatedDataset):
     """The images of several data sets, one after another, such as VOC 2007 and VOC 2012. Their transforms are left out.
 
     Raises:
@@ -23,7 +23,7 @@ class JoinedDataset(RecordDataset):
             both lists.
     """
 
-    def __init__(self, parts: Sequence[RecordDataset]) -> None:
+    def __init__(self, parts: Sequence[AnnotatedDataset]) -> None:
         if not parts:
             raise ValueError("no data sets to join")
         first = parts[0]
@@ -32,8 +32,8 @@ class JoinedDataset(RecordDataset):
                 raise ValueError(
                     f"data sets 1 and {number} have different classes: {list(first.classes)} and {list(part.classes)}"
                 )
-        records = [record for part in parts for record in part._records]
-        super().__init__(records, first.classes)
+        images = [image for part in parts for image in part._images]
+        super().__init__(images, first.classes)
 
 
 def open_dataset(
@@ -44,7 +44,7 @@ def open_dataset(
     keep_crowds: bool = True,
     cache: bool = False,
     progress: bool = True,
-) -> RecordDataset:
+) -> AnnotatedDataset:
     """Open an image set of one folder, or of several as one data set.
 
     Args:
@@ -54,7 +54,7 @@ def open_dataset(
         classes: names of the classes; the label is the index + 1. If not given, those of the first folder, which all
             others must have too.
         keep_crowds: keep the crowds of the COCO layout, as difficult objects: right for evaluation, wrong for training.
-        cache: decode all images at once and keep them in memory; see :meth:`ssdlib.data.RecordDataset.cache_images`.
+        cache: decode all images at once and keep them in memory; see :meth:`ssdlib.data.AnnotatedDataset.cache_images`.
         progress: show a bar on stderr meanwhile.
 
     Raises:
@@ -69,7 +69,7 @@ def open_dataset(
     if not folders:
         raise ValueError("no folder with data is given")
 
-    def opened(folder: Path, names: Sequence[str] | None) -> RecordDataset:
+    def opened(folder: Path, names: Sequence[str] | None) -> AnnotatedDataset:
         if coco_set_names(folder):
             return CocoDataset(folder, image_set, names, keep_difficult=keep_crowds)
         return VOCDataset(folder, image_set, names)
@@ -85,7 +85,7 @@ def open_dataset(
         if part.classes != first.classes:  # the same in another order
             parts[number] = opened(folder, first.classes)
     dataset = JoinedDataset([first, *parts]) if parts else first
-    if not any(len(record.boxes) for record in dataset._records):
+    if not any(len(image.boxes) for image in dataset._images):
         message = f"{', '.join(map(str, folders))}: no object is annotated in the set {image_set!r}"
         if classes is None:
             raise ValueError(f"{message}; there is nothing to learn")

@@ -7,14 +7,22 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
+from ssdlib.data.annotated import (
+    AnnotatedDataset,
+    AnnotatedImage,
+    Transform,
+    Unknown,
+    annotated_image,
+    check_classes,
+    oriented,
+)
 from ssdlib.data.annotations import Annotation, Finding, clean_box, read_annotation
 from ssdlib.data.names import check_file_name
-from ssdlib.data.records import Record, RecordDataset, Transform, Unknown, check_classes, make_record, oriented
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
-class VOCDataset(RecordDataset):
+class VOCDataset(AnnotatedDataset):
     """Images and their objects, read from a folder in the VOC layout.
 
     `dataset[i]` is `(image, target)`: a uint8 RGB tensor (3, H, W), and `{"boxes": (M, 4) float32 xyxy in
@@ -67,9 +75,9 @@ class VOCDataset(RecordDataset):
         ids = read_image_set(self.root, image_set)
         annotations = {i: read_annotation(annotation_path(self.root, i)) for i in dict.fromkeys(ids)}
         names = find_classes(self.root, annotations) if classes is None else check_classes(classes)
-        records = [read_record(self.root, i, annotations[i], names, one_based, unknown) for i in ids]
-        records = records if keep_difficult else [record.without_difficult() for record in records]
-        super().__init__(records, names, transform=transform)
+        images = [voc_image(self.root, i, annotations[i], names, one_based, unknown) for i in ids]
+        images = images if keep_difficult else [image.without_difficult() for image in images]
+        super().__init__(images, names, transform=transform)
         self._warn_of_findings(f"{self.root}, set {image_set!r}")
 
 
@@ -146,14 +154,14 @@ def find_classes(root: Path, known: Mapping[str, Annotation] | None = None) -> t
     return tuple(sorted(names))
 
 
-def read_record(
+def voc_image(
     root: Path,
     image_id: str,
     annotation: Annotation,
     classes: Sequence[str],
     one_based: bool,
     unknown: Unknown,
-) -> Record:
+) -> AnnotatedImage:
     """Find the image of an annotation and clean its boxes. Raises as :class:`VOCDataset` does."""
     path = annotation_path(root, image_id)
     file = path.relative_to(root).as_posix()
@@ -170,7 +178,7 @@ def read_record(
         findings.extend(Finding(file, index, *note) for note in notes)
         if box is not None:
             objects.append((box, classes.index(item.name) + 1, item.difficult))
-    return make_record(image_id, image_path, size, upright, objects, findings)
+    return annotated_image(image_id, image_path, size, upright, objects, findings)
 
 
 def _image_path(root: Path, image_id: str, annotation: Annotation) -> Path:

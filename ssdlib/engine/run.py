@@ -97,7 +97,7 @@ def train(
     }
     with locked(out) if writes else nullcontext():
         if writes:
-            run_folder.check(out, described, resume)
+            run_folder.require_ready(out, described, resume)
         processes.barrier()
         if run_folder.finished(out):
             run_folder.end(out)

@@ -78,7 +78,7 @@ class Progress:
         self.sums.update(dict.fromkeys(SUMMED, 0.0))
 
 
-def check(out: Path, described: Mapping[str, Any], resume: bool) -> None:
+def require_ready(out: Path, described: Mapping[str, Any], resume: bool) -> None:
     """Make sure that a run can begin in a folder, or that the run in it is the one that is asked for.
 
     Args:

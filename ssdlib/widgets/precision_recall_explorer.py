@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssdlib.boxes import iou
 from ssdlib.data import VOCDataset, sample_root
-from ssdlib.data.records import RecordDataset
+from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.detection import Detection
 from ssdlib.metrics import (
     FALSE_POSITIVE,
@@ -81,7 +81,7 @@ class PrecisionRecallExplorer(BookWidget):
     error = traitlets.Int(0).tag(sync=True)
 
     def __init__(
-        self, dataset: RecordDataset | None = None, detections: Sequence[Detection] | None = None, **traits: Any
+        self, dataset: AnnotatedDataset | None = None, detections: Sequence[Detection] | None = None, **traits: Any
     ) -> None:
         dataset = VOCDataset(sample_root(), "test") if dataset is None else dataset
         if detections is None:
@@ -263,7 +263,7 @@ def _averages(result: Evaluation) -> dict[str, dict[str, float]]:
 
 
 def _cut_out(
-    dataset: RecordDataset, image: int, box: Tensor, target: dict[str, Tensor]
+    dataset: AnnotatedDataset, image: int, box: Tensor, target: dict[str, Tensor]
 ) -> tuple[Image.Image, dict[str, Any]]:
     """A square of the image around a box, and in its pixels the box and the objects, [[x, y, x, y], ...]."""
     width, height = dataset.size(image)

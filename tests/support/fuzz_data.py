@@ -19,7 +19,7 @@ from support.coco_folder import CATEGORIES, annotation, image
 from support.fuzzing import can_be_printed, mutated, mutated_bytes, number, refused
 from support.voc_folder import object_xml
 
-from ssdlib.data import CocoDataset, RecordDataset, VOCDataset, check_dataset
+from ssdlib.data import AnnotatedDataset, CocoDataset, VOCDataset, check_dataset
 from ssdlib.data.images import load_image, read_header
 
 WIDTH, HEIGHT = 40, 30
@@ -34,7 +34,7 @@ def picture(kind: str = "PNG", mode: str = "RGB", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def sound(dataset: RecordDataset) -> None:
+def sound(dataset: AnnotatedDataset) -> None:
     """Whatever a file says, targets are boxes with an area, inside the image, of a known class."""
     for index in range(len(dataset)):
         target, (width, height) = dataset.target(index), dataset.size(index)

@@ -1,4 +1,4 @@
-"""What the data sets of all layouts share: records of images with cleaned objects, and access to them."""
+"""What the data sets of all layouts share: images with their cleaned objects, and access to them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DataWarning(UserWarning):
     """Objects of a data set were repaired or refused."""
 
 
-class Record(NamedTuple):
+class AnnotatedImage(NamedTuple):
     """One image and its cleaned objects. Arrays, not tensors: they travel to worker processes by value."""
 
     image_id: str
@@ -47,62 +47,62 @@ class Record(NamedTuple):
         extent = (self.boxes[:, 2:] - self.boxes[:, :2]) * (side / np.array(self.size))  # (M, 2)
         return int((extent < 1).any(axis=1).sum())
 
-    def without_difficult(self) -> Record:
-        """The record without its difficult objects."""
+    def without_difficult(self) -> AnnotatedImage:
+        """The image without its difficult objects."""
         keep = ~self.difficult
         return self._replace(boxes=self.boxes[keep], labels=self.labels[keep], difficult=self.difficult[keep])
 
 
-class RecordDataset(Dataset[Any]):
+class AnnotatedDataset(Dataset[Any]):
     """Images and their objects; the data sets of the single layouts are made from files by its subclasses.
 
     `dataset[i]` is `(image, target)`: a uint8 RGB tensor (3, H, W), and `{"boxes": (M, 4) float32 xyxy in
     pixels, "labels": (M,) int64, "difficult": (M,) bool}`; M = 0 is legal. Images are decoded when asked for.
 
     Args:
-        records: the images, in order.
+        images: the images, in order.
         classes: names of the object classes; the label is the index + 1.
         transform: called as `transform(image, target)`, returns what `dataset[i]` returns.
     """
 
     def __init__(
-        self, records: Sequence[Record], classes: tuple[str, ...], *, transform: Transform | None = None
+        self, images: Sequence[AnnotatedImage], classes: tuple[str, ...], *, transform: Transform | None = None
     ) -> None:
-        self._records = list(records)
+        self._images = list(images)
         self.classes = classes
         self.transform = transform
         self._pixels: Tensor | None = None  # of all decoded images, once they are cached
-        self.findings = tuple(finding for record in self._records for finding in record.findings)
+        self.findings = tuple(finding for image in self._images for finding in image.findings)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        record = self._records[index]
-        image = load_image(record.image_path, record.upright) if self._pixels is None else self._cached(index).clone()
+        known = self._images[index]
+        image = load_image(known.image_path, known.upright) if self._pixels is None else self._cached(index).clone()
         target = self.target(index)
         return (image, target) if self.transform is None else self.transform(image, target)
 
     @property
     def ids(self) -> list[str]:
         """Ids of the images, in order."""
-        return [record.image_id for record in self._records]
+        return [image.image_id for image in self._images]
 
     def image_path(self, index: int) -> Path:
         """File of an image."""
-        return self._records[index].image_path
+        return self._images[index].image_path
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of an image in pixels, without decoding it."""
-        return self._records[index].size
+        return self._images[index].size
 
     def target(self, index: int) -> Target:
         """Target of an image in pixels, before the transform and without decoding the image."""
-        record = self._records[index]
+        image = self._images[index]
         return {
-            "boxes": torch.from_numpy(record.boxes.copy()),
-            "labels": torch.from_numpy(record.labels.copy()),
-            "difficult": torch.from_numpy(record.difficult.copy()),
+            "boxes": torch.from_numpy(image.boxes.copy()),
+            "labels": torch.from_numpy(image.labels.copy()),
+            "difficult": torch.from_numpy(image.difficult.copy()),
         }
 
     def smaller_than_a_pixel(self, side: int) -> int:
@@ -110,12 +110,12 @@ class RecordDataset(Dataset[Any]):
 
         :func:`ssdlib.data.transforms.model_input` leaves them out.
         """
-        return sum(record.smaller_than_a_pixel(side) for record in self._records)
+        return sum(image.smaller_than_a_pixel(side) for image in self._images)
 
     @property
     def decoded_bytes(self) -> int:
         """Memory that all images take when they are decoded: a byte for each colour of each pixel."""
-        return sum(3 * width * height for width, height in (record.size for record in self._records))
+        return sum(3 * width * height for width, height in (image.size for image in self._images))
 
     def cache_images(self, progress: bool = True) -> None:
         """Decode all images now and keep them in memory, `decoded_bytes` of it; samples stay the same.
@@ -124,11 +124,11 @@ class RecordDataset(Dataset[Any]):
         """
         # One tensor for all: a process that is not forked gets each tensor through a file descriptor of its own.
         self._pixels = torch.empty(self.decoded_bytes, dtype=torch.uint8)
-        self._starts = [0, *accumulate(3 * width * height for width, height in (r.size for r in self._records))]
+        self._starts = [0, *accumulate(3 * width * height for width, height in (image.size for image in self._images))]
 
         def decode(index: int) -> None:
-            record = self._records[index]
-            self._cached(index).copy_(load_image(record.image_path, record.upright))
+            image = self._images[index]
+            self._cached(index).copy_(load_image(image.image_path, image.upright))
 
         size = tqdm.format_sizeof(self.decoded_bytes, "B")
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let other threads run
@@ -144,7 +144,7 @@ class RecordDataset(Dataset[Any]):
     def _cached(self, index: int) -> Tensor:
         """View (3, H, W) of an image in the cache."""
         index = range(len(self))[index]
-        width, height = self._records[index].size
+        width, height = self._images[index].size
         assert self._pixels is not None
         return self._pixels[self._starts[index] : self._starts[index + 1]].view(3, height, width)
 
@@ -154,17 +154,17 @@ class RecordDataset(Dataset[Any]):
             warnings.warn(f"{name}: {summarize(self.findings)}; see dataset.findings", DataWarning, stacklevel=3)
 
 
-def make_record(
+def annotated_image(
     image_id: str,
     image_path: Path,
     size: tuple[int, int],
     upright: bool,
     objects: Sequence[tuple[tuple[float, float, float, float], int, bool]],
     findings: Sequence[Finding],
-) -> Record:
-    """Record of an image with objects (box in pixel edges, label, difficult)."""
+) -> AnnotatedImage:
+    """An image with its objects (box in pixel edges, label, difficult)."""
     boxes, labels, difficult = zip(*objects, strict=True) if objects else ((), (), ())
-    return Record(
+    return AnnotatedImage(
         image_id,
         image_path,
         size,

@@ -13,7 +13,7 @@ from support.coco_folder import annotation, image, write_coco
 from support.voc_folder import object_xml, write_annotation, write_image, write_voc
 from torch.utils.data import DataLoader
 
-from ssdlib.data import RecordDataset, VOCDataset, open_dataset
+from ssdlib.data import AnnotatedDataset, VOCDataset, open_dataset
 
 CAT = object_xml("cat", 1, 1, 20, 25)
 
@@ -35,7 +35,7 @@ def folders(tmp_path: Path) -> list[Path]:
     return [voc, coco]
 
 
-def samples(dataset: RecordDataset, **options: Any) -> list[Any]:
+def samples(dataset: AnnotatedDataset, **options: Any) -> list[Any]:
     return list(DataLoader(dataset, batch_size=None, **options))
 
 
