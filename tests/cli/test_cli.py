@@ -22,7 +22,18 @@ from support.voc_folder import object_xml, write_annotation, write_voc
 from ssdlib.cli import app
 from ssdlib.data import TOY_CLASSES, VOCDataset, make_toy_voc
 
-COMMANDS = ["data toy", "data voc", "data check", "train", "evaluate", "detect", "export", "bench"]
+COMMANDS = [
+    "data toy",
+    "data voc",
+    "data check",
+    "train",
+    "evaluate",
+    "detect",
+    "export",
+    "bench",
+    "models",
+    "priors fit",
+]
 CAT = object_xml("cat", 1, 1, 40, 30)
 NO_AREA = object_xml("cat", 5, 5, 5, 9)
 
@@ -58,7 +69,7 @@ def test_help_shows_an_example_of_the_command(command: str):
     examples = [shlex.split(line.strip()) for line in text.splitlines() if line.strip().startswith("ssd ")]
     assert any(words[1 : 1 + len(command.split())] == command.split() for words in examples)
     for words in examples:
-        about = call(*words[1 : 3 if words[1] == "data" else 2], "--help").output
+        about = call(*words[1 : 3 if words[1] in ("data", "priors") else 2], "--help").output
         for option in (word for word in words if word.startswith("--")):
             assert option in about, words
 
