@@ -1,4 +1,4 @@
-"""`ssd detect`: find objects in photographs, in folders of them, and in what fits a pattern."""
+"""`ssd detect`: find objects in photographs, in folders of them, in what fits a pattern, and in videos."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from ssdlib.cli.common import (
     example,
     model_of,
     plain,
+    printable,
     torch_device,
 )
 from ssdlib.cli.outputs import picture_names, require_ending, require_writable, rows_to, some_path
+from ssdlib.cli.video import detect_in_video, video_path
 from ssdlib.data.files import replaced
 from ssdlib.deploy import Detector, Found
-from ssdlib.deploy.inputs import files_in
+from ssdlib.deploy.inputs import VIDEOS, files_in
 
 app = typer.Typer()
 
@@ -58,12 +60,14 @@ class Outputs(NamedTuple):
         "ssd detect runs/toy photo.jpg --out found.png --min-score 0.4",
         'ssd detect runs/toy photos "more/**/*.jpg" --out found --csv found.csv --classes ball,star',
         "ssd detect torchvision:ssd300_vgg16 street.jpg --out found.png --tiles 600",
+        "ssd detect runs/toy clip.mp4 --out found.mp4 --csv found.csv",
     ),
 )
 def detect_command(
     run: ModelArgument,
     images: Annotated[
-        list[Path], typer.Argument(help="Image files, folders, patterns.", metavar="IMAGES", parser=some_path)
+        list[Path],
+        typer.Argument(help="Images, folders, patterns; or a video.", metavar="IMAGES", parser=some_path),
     ],
     out: Annotated[
         Path | None,
@@ -91,18 +95,23 @@ def detect_command(
     """Find objects in images: a line for each on the screen, as JSON, and pictures with boxes if OUT is given.
 
     Of a folder, its photographs are taken. Images that cannot be read are listed at the end; then the exit status is 1.
+    A video is looked at frame by frame, and written with boxes and without sound.
     """
     unreadable: list[str] = []
     with clear_errors():
         files = files_in(images)
         checkpoint = checkpoint_of(run)
+        clip = files[0] if files[0].suffix.lower() in VIDEOS else None
+        if any(file.suffix.lower() in VIDEOS for file in files) and (len(files) > 1 or crop is not None):
+            raise ValueError("a video is given by itself, without other files and without --crop")
         for table in (lines, csv):
             if table is not None:
                 require_writable(table, [*files, checkpoint])
         if lines is not None and csv is not None and lines.absolute() == csv.absolute():
             raise ValueError(f"{lines} cannot hold both the lines and the table")
+        drawn = video_path(clip, out, checkpoint) if clip else None
         outputs = Outputs(
-            [None] * len(files) if out is None else picture_paths(files, out, checkpoint),
+            [None] * len(files) if out is None or clip else picture_paths(files, out, checkpoint),
             [None] * len(files) if crop is None else crop_paths(files, crop),
         )
         detector = Detector(
@@ -114,6 +123,12 @@ def detect_command(
             without=names_in(without) or (),
             tiles=tiles,
         )
+        if clip is not None:
+            problem = detect_in_video(detector, clip, drawn, lines, csv, batch_size)
+            if problem:
+                typer.secho(f"error: {printable(problem)}", fg="red", err=True)
+                raise typer.Exit(1)
+            return
         started = time.perf_counter()
         with rows_to(lines, csv, COLUMNS) as write:
             progress = tqdm(files, "detecting", unit=" images", leave=False, disable=None if len(files) > 1 else True)

@@ -11,7 +11,7 @@ from ssdlib.cli.common import ModelArgument, checkpoint_of, clear_errors, exampl
 from ssdlib.cli.outputs import require_writable, some_path
 from ssdlib.data import load_image
 from ssdlib.deploy.export import OUTPUTS, TARGETS, export_model, target_of
-from ssdlib.deploy.inputs import PHOTOGRAPHS, files_in
+from ssdlib.deploy.inputs import files_in
 
 app = typer.Typer()
 MOST_IMAGES = 16
@@ -61,7 +61,7 @@ def export_command(
     """
     with clear_errors():
         target = target_of(out, to)
-        files = files_in(images or [], PHOTOGRAPHS)[:MOST_IMAGES]
+        files = files_in(images or [])[:MOST_IMAGES]
         for file in [out, out.with_suffix(".bin")] if target == "openvino" else [out]:
             require_writable(file, [*files, checkpoint_of(run)])
         worst = export_model(

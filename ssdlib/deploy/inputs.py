@@ -69,11 +69,11 @@ def images_in(batch: Any) -> list[Any] | None:
     return list(batch) if isinstance(batch, (list, tuple)) else None
 
 
-def files_in(places: Iterable[str | os.PathLike[str]], endings: set[str] = PHOTOGRAPHS | VIDEOS) -> list[Path]:
+def files_in(places: Iterable[str | os.PathLike[str]], endings: set[str] = PHOTOGRAPHS) -> list[Path]:
     """The files that are meant by names of files, folders and patterns, each once, in order.
 
     Args:
-        places: a name is a file; a folder, of which the photographs and videos are taken, not those in folders below;
+        places: a name is a file; a folder, of which the photographs are taken, not those in folders below;
             or, where there is no such file, a pattern such as "photos/*.jpg" or "photos/**/*.jpg".
         endings: of the files of a folder that are taken.
 
@@ -85,7 +85,7 @@ def files_in(places: Iterable[str | os.PathLike[str]], endings: set[str] = PHOTO
         if place.is_dir():
             inside = sorted(path for path in place.iterdir() if path.suffix.lower() in endings and path.is_file())
             if not inside:
-                raise ValueError(f"{place} holds no photographs or videos: {', '.join(sorted(endings))}")
+                raise ValueError(f"{place} holds no photographs: {', '.join(sorted(endings))}")
         elif not place.exists() and glob.has_magic(str(place)):
             inside = sorted(Path(name) for name in glob.glob(str(place), recursive=True) if os.path.isfile(name))
             if not inside:
