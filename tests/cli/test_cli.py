@@ -179,7 +179,7 @@ def test_a_run_is_never_overwritten(toy: Path, run: Path):
     assert (run / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["evaluate", "detect", "export", "bench"])
+@pytest.mark.parametrize("command", ["evaluate", "detect", "export", "bench", "track"])
 def test_no_checkpoint(toy: Path, tmp_path: Path, command: str):
     rest = {"evaluate": ["--data", toy], "detect": [toy / "a.jpg"], "export": ["--out", tmp_path / "x.pt2"]}[command]
     assert "no checkpoint at" in refused(command, tmp_path / "nowhere", *rest)
