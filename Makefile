@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test check fuzz lint browser pdf notebooks student lab constraints clean distclean
+.PHONY: help book test check fuzz lint browser pdf notebooks student colab lab constraints clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -74,6 +74,9 @@ endif
 
 student: $(INSTALLED) ## Make the notebooks without solutions, in build/student
 	$(BIN)/python tools/student.py
+
+colab: $(INSTALLED) ## Make the notebooks in plain Markdown, for Colab and plain JupyterLab, in build/colab
+	$(BIN)/python tools/colab.py
 
 lab: $(INSTALLED) ## Open the book in JupyterLab
 	$(BIN)/jupyter lab book

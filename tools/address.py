@@ -31,10 +31,15 @@ DOOR = """\
 import importlib.util
 import os
 
-if importlib.util.find_spec("ssdlib") is None:
-    source = os.environ.get("SSDLIB_SOURCE", "{source}")
-    assert source, "this copy of the book does not know its repository: set SSDLIB_SOURCE to a clone of it"
-    %pip install --quiet "ssdlib[widgets] @ {{source}}\""""
+source = os.environ.get("SSDLIB_SOURCE", "{source}")
+if importlib.util.find_spec("ssdlib") is not None:
+    pass
+elif source:
+    %pip install --quiet "ssdlib[widgets] @ {{source}}"
+else:
+    print("This chapter needs the book's package. In a clone of the book, run")
+    print("    pip install -e .[widgets]")
+    print("and then restart the kernel of this notebook.")"""
 """The first code cell of a chapter; SSDLIB_SOURCE names a clone on this machine instead, as file:///PATH."""
 
 

@@ -7,12 +7,15 @@ from anywhere else.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
 
 from ssdlib.widgets.base import SHARED, STATIC, read_static, style_sheet
 
@@ -63,8 +66,36 @@ def add_to_page(app: Sphinx, page: str, template: str, context: dict[str, Any], 
         app.add_js_file(SCRIPT, loading_method="defer")
 
 
+class ChapterWidget(SphinxDirective):
+    """A widget of a chapter on a page that has no cells, as the chapter shows it.
+
+        ```{chapter-widget} 07_detections.ipynb nms_stepper
+        ```
+
+    The arguments are the notebook, beside the page, and the widget's module.
+    """
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """Take the HTML from the saved output of the chapter's cell."""
+        name, module = self.arguments
+        path = Path(self.env.doc2path(self.env.docname)).parent / name
+        self.env.note_dependency(str(path))
+        notebook = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"cells": []}
+        for cell in notebook["cells"]:
+            for output in cell.get("outputs", []):
+                html = "".join(output.get("data", {}).get("text/html", ""))
+                if html.startswith(f'<div class="ssd-widget-place" data-module="{module}">'):
+                    place = nodes.container(classes=["chapter-widget"])
+                    place += nodes.raw("", html, format="html")
+                    return [place]
+        raise self.error(f"{name} shows no widget {module!r}")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
+    app.add_directive("chapter-widget", ChapterWidget)
     app.add_config_value("ssd_widgets_hash", "", "html", [str])
     app.connect("config-inited", fingerprint_pages)
     app.connect("builder-inited", write_files)
