@@ -37,7 +37,7 @@ if importlib.util.find_spec("ssdlib") is not None:
 elif source:
     %pip install --quiet "ssdlib[widgets] @ {{source}}"
 else:
-    print("This chapter needs the book's package. In a clone of the book, run")
+    print("This chapter needs the book's package. In a clone of it, run")
     print("    pip install -e .[widgets]")
     print("and then restart the kernel of this notebook.")"""
 """The first code cell of a chapter; SSDLIB_SOURCE names a clone on this machine instead, as file:///PATH."""

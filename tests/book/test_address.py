@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import venv
@@ -82,6 +83,21 @@ def test_the_door_is_the_first_code_cell_of_every_chapter() -> None:
         assert sum("SSDLIB_SOURCE" in cell.source for cell in code) == 1
         assert code[0].metadata["tags"] == ["remove-cell"]
         assert code[0].outputs == []
+
+
+def test_a_reader_without_the_package_is_told_what_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """The door never stops a reader with an error, whether or not it knows the repository."""
+    for url in ("", MADE_UP):
+        asked: list[str] = []
+        code = re.sub(r"^( *)%pip (.*)$", r"\1install(f'\2')", address.DOOR.format(source=url), flags=re.MULTILINE)
+        code = code.replace('importlib.util.find_spec("ssdlib")', "None").replace("SSDLIB_SOURCE", "NOT_SET")
+        exec(code, {"install": asked.append})
+        said = capsys.readouterr().out
+        if url:
+            assert asked == [f'install --quiet "ssdlib[widgets] @ {url}"']
+        else:
+            assert asked == []
+            assert "pip install -e .[widgets]" in said
 
 
 @pytest.mark.slow
