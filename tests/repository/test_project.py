@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
+import pkgutil
 import re
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from pybtex.database import parse_file
 from support.repository import PYTHONS, ROOT
 
 import ssdlib
+
+PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")] if not path.match("_build/*"))
 
 CHAPTERS: list[set[str]] = [
     {"boxes"},
@@ -183,6 +186,13 @@ def test_api_page_shows_every_module() -> None:
     modules = [path.relative_to(ROOT).with_suffix("").parts for name, path in library_files() if name not in SUMMED_UP]
     shown = [name for name in shown if name.split(".")[1] not in SUMMED_UP]
     assert sorted(shown) == sorted(".".join(parts) for parts in modules if parts[-1][0] != "_")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_names_of_the_package_that_a_page_mentions_exist(page: Path) -> None:
+    """Such as `ssdlib.engine.train`, wherever it stands."""
+    for name in sorted(set(re.findall(r"\bssdlib(?:\.[A-Za-z_]\w*)+", page.read_text(encoding="utf-8")))):
+        assert pkgutil.resolve_name(name) is not None, name
 
 
 def test_bibliography_is_complete_and_plausible() -> None:
