@@ -41,10 +41,13 @@ from ssdlib.data.files import replaced, write_text
 from ssdlib.engine import detect_dataset
 from ssdlib.engine.coco_figures import evaluate_coco
 from ssdlib.engine.processes import process_group, rank
-from ssdlib.metrics import APRule, Evaluation, Images, evaluate
+from ssdlib.metrics import APRule, ConfusionMatrix, Evaluation, Images, confusion_matrix, evaluate
 from ssdlib.model import SSD
 
 app = typer.Typer()
+
+CONFUSION_SCORE = 0.3
+"""What is taken for what is counted at one score, as in use: AP's least score would count thousands of guesses."""
 
 APRuleOption = Enum("APRuleOption", {"area": "area", "11point": "11point", "coco": "coco"}, type=str)
 
@@ -155,6 +158,7 @@ class Measured(NamedTuple):
     per_class: dict[str, float]  # AP
     coco: dict[str, float] | None  # COCO's figures, where they were asked for
     curves: Evaluation
+    confusion: ConfusionMatrix  # of the detections from `CONFUSION_SCORE` on
     objects: dict[str, int]  # of each class, those that count
     difficult: int
     images: int
@@ -209,7 +213,10 @@ def measure(asked: Asked, model: SSD, dataset: AnnotatedDataset, batch_size: int
         coco = evaluate_coco(found, targets, model.num_classes)
         mean, per_class, figures = coco.figures["AP"], coco.per_class, coco.figures
     named = {model.classes[label - 1]: value for label, value in per_class.items()}
-    return Measured(mean, named, figures, curves, *count_objects(targets, model.classes), len(dataset), seconds)
+    nearly = min(0.1, asked.iou / 2)  # overlap of a badly placed box: it has to be below that of a right one
+    confusion = confusion_matrix(found, targets, model.num_classes, CONFUSION_SCORE, asked.iou, nearly)
+    objects = count_objects(targets, model.classes)
+    return Measured(mean, named, figures, curves, confusion, *objects, len(dataset), seconds)
 
 
 def show(asked: Asked, measured: Measured, model: SSD) -> None:
@@ -218,6 +225,7 @@ def show(asked: Asked, measured: Measured, model: SSD) -> None:
     typer.echo(_table(measured, f"(IoU {thresholds}, {asked.ap}, {measured.images} images)"))
     if measured.coco is not None:
         typer.echo("  ".join(f"{name} {value:.3f}" for name, value in measured.coco.items()))
+    typer.echo(_taken_for_what(measured.confusion))
     rate = measured.images / measured.seconds
     typer.echo(f"{measured.images} images in {measured.seconds:.1f} s: {rate:.1f} images/s")
 
@@ -235,6 +243,13 @@ def record(asked: Asked, measured: Measured, model: SSD) -> dict[str, Any]:
         "images": measured.images,
         "objects": measured.objects,
         "difficult": measured.difficult,
+        "confusion": {
+            "min_score": CONFUSION_SCORE,
+            "labels": ["background", *model.classes],
+            "counts": measured.confusion.counts.tolist(),
+            "duplicates": measured.confusion.duplicates.tolist(),
+            "misplaced": measured.confusion.misplaced.tolist(),
+        },
         "detection": asked.detection,
         "model": {
             "file": str(asked.run),
@@ -288,6 +303,17 @@ def _table(measured: Measured, how: str) -> str:
     rows = [f"{'class':<{width}}  objects     AP"]
     rows += [f"{name:<{width}}  {measured.objects[name]:7d}  {ap:.3f}" for name, ap in measured.per_class.items()]
     return "\n".join([*rows, f"{'mAP':<{width}}  {sum(measured.objects.values()):7d}  {measured.mean:.3f}   {how}"])
+
+
+def _taken_for_what(confusion: ConfusionMatrix) -> str:
+    """The sums of the confusion matrix in a line; the record has the whole of it."""
+    counts = confusion.counts
+    right = counts.diagonal()[1:].sum()
+    wrong, missed, nothing = counts[1:, 1:].sum() - right, counts[1:, 0].sum(), counts[0, 1:].sum()
+    return (
+        f"from a score of {CONFUSION_SCORE:g} on: {right} right, {wrong} of another class, {missed} missed, {nothing} "
+        f"without an object ({confusion.duplicates.sum()} duplicates, {confusion.misplaced.sum()} badly placed)"
+    )
 
 
 def _without_nan(value: Any) -> Any:

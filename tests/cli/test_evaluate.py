@@ -27,7 +27,7 @@ from ssdlib.cli.outputs import picture_names
 from ssdlib.data import open_dataset, sample_root
 from ssdlib.engine import detect_dataset
 from ssdlib.engine.coco_figures import evaluate_coco
-from ssdlib.metrics import evaluate
+from ssdlib.metrics import confusion_matrix, evaluate
 from ssdlib.model import build_model
 from ssdlib.zoo.checkpoint import demo_model, save_model
 
@@ -76,6 +76,20 @@ def test_figures_are_those_of_the_library(demo: Path, tmp_path: Path, rule: str)
     count = sum(record["objects"].values())
     assert re.search(rf"^mAP +{count} +{wanted.mean:.3f}   \(IoU 0\.7, {rule}, 32 images\)$", result.output, re.M)
     assert re.search(r"^\d+ images in \d+\.\d s: \d+\.\d images/s$", result.output, re.M)
+    matrix = confusion_matrix(*expected({}), min_score=0.3, iou_threshold=0.7)
+    assert record["confusion"]["counts"] == matrix.counts.tolist()
+    assert record["confusion"]["labels"] == ["background", *classes]
+    assert record["confusion"]["misplaced"] == matrix.misplaced.tolist()
+    assert sum(map(sum, record["confusion"]["counts"][1:])) == count
+    right, missed = matrix.counts.diagonal()[1:].sum(), matrix.counts[1:, 0].sum()
+    assert re.search(
+        rf"^from a score of 0\.3 on: {right} right, \d+ of another class, {missed} missed,", result.output, re.M
+    )
+
+
+def test_an_overlap_below_that_of_badly_placed_boxes(demo: Path, tmp_path: Path):
+    result = call("evaluate", demo, "--data", sample_root(), "--iou", 0.05, *CPU)
+    assert result.exit_code == 0, result.output
 
 
 def test_the_record_says_what_was_measured(demo: Path, tmp_path: Path):
