@@ -162,7 +162,9 @@ def main(
     """Train all networks, measure, print a table, record."""
     if threads:
         torch.set_num_threads(threads)
-    config = with_settings(replace(PRESETS[preset], seed=seed, bfloat16=bfloat16), settings)
+    config = with_settings(
+        replace(PRESETS[preset], seed=seed, precision="bfloat16" if bfloat16 else "float32"), settings
+    )
     train_images, rows = open_dataset(data, train_set), []
     test_images = open_dataset(data, test_set, train_images.classes)
     where = torch.device(device)

@@ -36,8 +36,8 @@ from ssdlib.data.transforms import Augmentation
 from ssdlib.detection import detect
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.loading import Batches, DetectionDataset, TrainingImages, collate, make_loader
+from ssdlib.engine.precision import has_bfloat16
 from ssdlib.engine.presets import PRESETS
-from ssdlib.engine.run import has_bfloat16
 from ssdlib.training import make_optimizer, train_step
 from ssdlib.zoo import from_torchvision
 
@@ -205,7 +205,11 @@ def trainings(
             persistent_workers=workers > 0,
         )
         figures = train_on(
-            their_step(name, config, device, bfloat16 and config.bfloat16), loader, device, steps, warm_up
+            their_step(name, config, device, bfloat16 and config.precision == "bfloat16"),
+            loader,
+            device,
+            steps,
+            warm_up,
         )
         kind = "torchvision, bfloat16" if bfloat16 else "torchvision, float32"
         yield {"side": kind, "source": "memory", "augmented": "loader", **figures}
@@ -314,7 +318,8 @@ def main(
     where, network = torch.device(device), "ssdlite320_mobilenet_v3_large" if small else "ssd300_vgg16"
     # Where bfloat16 is only imitated it takes ten times as long, and a test learns nothing from that.
     half = not small or has_bfloat16(where)
-    config = replace(PRESETS["paper"], batch_size=batch_size, bfloat16=half, compile=compile_network)
+    precision = "bfloat16" if half else "float32"
+    config = replace(PRESETS["paper"], batch_size=batch_size, precision=precision, compile=compile_network)
     config = replace(config, augmentation=Augmentation(), pretrained=False)
     command = f"python benchmarks/gpu.py --device {device} --workers {workers} --batch-size {batch_size}"
     record: dict[str, Any] = {

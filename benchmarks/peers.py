@@ -158,7 +158,11 @@ class Trainers:
         self.ours = from_torchvision(self.theirs).train().to(memory_format=torch.channels_last)
         # A rate at which random weights do not explode: there, rounding would decide about the second step.
         self.config = TrainConfig(
-            architecture="ssd300_vgg16", optimizer="sgd", learning_rate=1e-5, max_grad_norm=None, bfloat16=bfloat16
+            architecture="ssd300_vgg16",
+            optimizer="sgd",
+            learning_rate=1e-5,
+            max_grad_norm=None,
+            precision="bfloat16" if bfloat16 else "float32",
         )
         self.optimizer = make_optimizer(self.ours, self.config)
         vectors = {id(p) for p in self.theirs.parameters() if p.dim() <= 1}

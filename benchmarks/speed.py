@@ -23,7 +23,7 @@ import typer
 from record import RESULTS, circumstances, write_record
 from timing import Pair, Row, as_record, compare, table
 
-from ssdlib.engine.run import has_bfloat16
+from ssdlib.engine.precision import has_bfloat16
 
 
 def works(folder: Path, small: bool) -> dict[str, Callable[[], Pair]]:

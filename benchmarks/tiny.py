@@ -40,7 +40,7 @@ def main(
         run = Path(folder) / "run"
         result = Path(folder) / "result.json"
         train = ["ssd", "train", "--preset", preset, "--data", str(data), "--out", str(run), "--seed", str(seed)]
-        train += ["--bfloat16"] if bfloat16 else []
+        train += ["--precision", "bfloat16"] if bfloat16 else []
         train += ["--iterations", str(iterations)] if iterations else []
         evaluate = ["ssd", "evaluate", str(run), "--json", str(result)]
         for command in (train, evaluate):

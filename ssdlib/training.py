@@ -21,6 +21,8 @@ from ssdlib.loss import multibox_loss
 Batch = tuple[Any, Sequence[Mapping[str, Tensor]]]  # images (N, 3, S, S), and for each its boxes and labels
 Losses = Callable[[Any, Tensor, Any], dict[str, Tensor]]
 
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+
 
 @dataclass(frozen=True)
 class Hyperparameters:
@@ -42,7 +44,9 @@ class Hyperparameters:
         max_grad_norm: largest norm of the gradient; None does not clip.
         ema_decay: decay of the exponential moving average of the weights, which is what is evaluated and saved; 0 keeps
             the last weights.
-        bfloat16: compute the network in bfloat16 (autocast) where that is safe.
+        precision: number format of the network where that is safe (autocast): "float32", "bfloat16", or "float16",
+            whose loss is scaled up so that small gradients do not vanish. "auto" leaves the choice to
+            `ssdlib.engine.train`, which knows the device.
         seed: of weights, order and augmentation. On a CPU the same seed gives the same run, whatever the number of
             workers.
 
@@ -62,7 +66,7 @@ class Hyperparameters:
     backbone_lr_multiplier: float = 1.0
     max_grad_norm: float | None = 10.0
     ema_decay: float = 0.99
-    bfloat16: bool = False
+    precision: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -70,6 +74,8 @@ class Hyperparameters:
             raise ValueError(f"optimizer must be 'sgd' or 'adamw', got {self.optimizer!r}")
         if self.schedule not in ("cosine", "steps"):
             raise ValueError(f"schedule must be 'cosine' or 'steps', got {self.schedule!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
         if self.iterations < 1 or self.batch_size < 1:
             raise ValueError(f"iterations and batch_size must be at least 1, got {self.iterations}, {self.batch_size}")
         for name in ("warmup", "ema_decay", "momentum"):
@@ -84,6 +90,18 @@ class Hyperparameters:
             raise ValueError(f"max_grad_norm must be above 0, or none, got {self.max_grad_norm}")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"seed must be at least 0 and below 2**64, got {self.seed}")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A block in which a network is computed in a number format, where that is safe; "float32" changes nothing.
+
+    Raises:
+        ValueError: if the precision is still "auto".
+    """
+    if precision == "auto":
+        raise ValueError("precision 'auto' must be decided before a step: take float32, bfloat16 or float16")
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "float32")
 
 
 def learning_rate_factor(step: int, config: Hyperparameters) -> float:
@@ -133,13 +151,16 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     schedule: LambdaLR
     step: int = 0  # steps done
+    scaler: torch.amp.GradScaler | None = None  # of the loss, in float16
 
     @classmethod
     def start(cls, model: nn.Module, config: Hyperparameters) -> TrainState:
         """The state before the first step."""
         optimizer = make_optimizer(model, config)
         schedule = LambdaLR(optimizer, lambda step: learning_rate_factor(step, config))
-        return cls(model, copy.deepcopy(model).eval(), optimizer, schedule)
+        device = next(model.parameters()).device
+        scaler = torch.amp.GradScaler(device.type) if config.precision == "float16" else None
+        return cls(model, copy.deepcopy(model).eval(), optimizer, schedule, scaler=scaler)
 
 
 def training_loop(
@@ -163,6 +184,7 @@ def training_loop(
 
     Yields:
         After each step "step", the steps done; "learning_rate", the rate that was used; and what `train_step` measured.
+        In float16 a gradient can overflow: then its norm is not finite, and the weights are those before the step.
 
     Raises:
         FloatingPointError: if a loss or the gradient is not finite; then the weights are those before that step.
@@ -173,9 +195,9 @@ def training_loop(
     for step, (images, targets) in zip(range(state.step, config.iterations), batches):  # noqa: B905
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         rate = float(state.schedule.get_last_lr()[0])
-        measured = train_step(network, images, targets, state.optimizer, config, losses)
+        measured = train_step(network, images, targets, state.optimizer, config, losses, state.scaler)
         for name, value in measured.items():
-            if not math.isfinite(value):
+            if not math.isfinite(value) and not (name == "gradient_norm" and may_overflow(state.scaler)):
                 what = "norm of the gradient" if name == "gradient_norm" else f"{name} loss"
                 raise FloatingPointError(
                     f"the {what} became {value} in step {step + 1}, and the weights were left as they were"
@@ -186,6 +208,11 @@ def training_loop(
         yield {"step": state.step, "learning_rate": rate, **measured}
 
 
+def may_overflow(scaler: torch.amp.GradScaler | None) -> bool:
+    """Whether a gradient that is not finite is the scaler's doing: at a factor below 1 it is the network's own."""
+    return scaler is not None and scaler.get_scale() >= 1
+
+
 def train_step(
     model: nn.Module,
     images: Tensor,
@@ -193,6 +220,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     config: Hyperparameters,
     losses: Losses | None = None,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> dict[str, float]:
     """One step: predict, measure the loss, go down its gradient.
 
@@ -201,22 +229,30 @@ def train_step(
         images: (N, 3, S, S), on the device of the model.
         targets: one dict an image, boxes fractional.
         optimizer: of the model's parameters.
-        config: of it, `bfloat16` and `max_grad_norm` matter here.
+        config: of it, `precision` and `max_grad_norm` matter here.
         losses: model, images, targets -> losses whose sum is minimised; by default `ssd_losses`.
+        scaler: for float16: multiplies the loss before its gradient is taken, and divides the gradient again. It halves
+            its factor after a gradient that overflowed, and doubles it after 2000 that did not.
 
     Returns:
         "localization" and "confidence", the losses of the batch before the step, and "gradient_norm", the length of
         the gradient before clipping. If one of them is not finite, the weights are left as they were.
     """
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=config.bfloat16):
+    with autocast(images.device, config.precision):
         parts = (losses or ssd_losses)(model, images, targets)
+    total = torch.stack([*parts.values()]).sum()
     optimizer.zero_grad()
-    torch.stack([*parts.values()]).sum().backward()
+    (total if scaler is None else scaler.scale(total)).backward()
+    if scaler is not None:
+        scaler.unscale_(optimizer)
     limit = math.inf if config.max_grad_norm is None else config.max_grad_norm
     norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
     values = torch.stack([*(part.detach().float() for part in parts.values()), norm]).tolist()
-    if all(map(math.isfinite, values)):
-        optimizer.step()
+    if not all(map(math.isfinite, values)):
+        optimizer.zero_grad()  # without a gradient the optimizer does nothing
+    optimizer.step()
+    if scaler is not None:
+        scaler.update()
     return dict(zip((*parts, "gradient_norm"), values, strict=True))
 
 

@@ -17,7 +17,7 @@ from ssdlib.cli.outputs import some_path
 from ssdlib.data import DataWarning
 from ssdlib.engine import run_folder
 from ssdlib.model import SSD
-from ssdlib.zoo import open_model
+from ssdlib.zoo import open_model, read_description
 
 ModelArgument = Annotated[
     Path,
@@ -101,13 +101,38 @@ def worker_count(given: int | None, device: str) -> int:
 
 
 def checkpoint_of(run: Path) -> Path:
-    """The file with the weights: of a run's folder, or the file itself."""
-    return run / "model.safetensors" if run.is_dir() else run
+    """The file with the weights: of a run's folder the best of its validations, else the last; or the file itself.
+
+    Raises:
+        FileNotFoundError: if the run in the folder has written neither.
+    """
+    if not run.is_dir():
+        return run
+    best, last = run / run_folder.BEST, run / run_folder.MODEL
+    if best.exists() or last.exists():
+        return best if best.exists() else last
+    if (run / run_folder.CONFIG).exists():
+        raise FileNotFoundError(
+            f"the run in {run} has no weights to use yet: {run_folder.MODEL} comes at its end, and {run_folder.BEST} "
+            f"with the first validation, if it has validation images (--val-data)"
+        )
+    return last
+
+
+def weights_note(run: Path) -> str:
+    """Which weights `checkpoint_of` takes of a run's folder, and what they reached; empty for anything else."""
+    path = checkpoint_of(run)
+    if not run.is_dir():
+        return ""
+    training = read_description(path)["training"]
+    if path.name == run_folder.BEST:
+        return f"weights: {path.name}, of step {training.get('step')}, mAP {training.get('mAP'):.3f} in the validation"
+    return f"weights: {path.name}, the last of the run"
 
 
 def model_of(run: Path, device: torch.device) -> SSD:
     """The detector of a run, of a checkpoint, or of the zoo."""
-    return open_model(run).to(device)
+    return open_model(checkpoint_of(run)).to(device)
 
 
 def data_of(run: Path) -> list[Path]:

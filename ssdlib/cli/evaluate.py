@@ -32,6 +32,7 @@ from ssdlib.cli.common import (
     example,
     model_of,
     torch_device,
+    weights_note,
     worker_count,
 )
 from ssdlib.cli.outputs import require_ending, require_outside, require_writable, some_path
@@ -96,6 +97,8 @@ def evaluate_command(
 ) -> None:
     """Measure average precision (AP) of every class, and their mean (mAP), on an image set.
 
+    Of a run with validation images these are its best weights, also while it goes on; of another one its last.
+
     Objects marked difficult need not be found, and a detection of one does not count. Images a second are those of
     reading, network and NMS together. Under torchrun the processes share the images.
     """
@@ -116,11 +119,14 @@ def evaluate_command(
                 "--inclusive would count the last pixel of each box twice: the boxes of VOC and COCO folders are read "
                 "as edges, with that pixel inside. Without it the overlaps are those of VOC's own program"
             )
+        note = weights_note(run)
         model = model_of(run, own_device)
         dataset = open_dataset(asked.folders, image_set, model.classes)
         require_inputs_kept(asked, dataset)
         measured = measure(asked, model, dataset, batch_size, worker_count(workers, device))
         if rank() == 0:
+            if note:
+                typer.echo(note)
             show(asked, measured, model)
             if json_file is not None:
                 write_text(json_file, json.dumps(record(asked, measured, model), indent=2, allow_nan=False) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum
@@ -18,23 +17,27 @@ from ssdlib.cli.common import (
     WorkersOption,
     clear_errors,
     example,
+    model_of,
     torch_device,
+    weights_note,
     worker_count,
 )
 from ssdlib.cli.outputs import some_path
 from ssdlib.data import open_dataset
-from ssdlib.engine import detect_dataset, processes, run_folder, train
+from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine.config import TrainConfig, with_settings
 from ssdlib.engine.loading import DetectionDataset
+from ssdlib.engine.precision import precision_for
 from ssdlib.engine.presets import PRESET_NOTES, PRESETS
-from ssdlib.engine.run import has_bfloat16
 from ssdlib.engine.tensorboard import tensorboard_log
-from ssdlib.metrics import evaluate
+from ssdlib.engine.validation import Validation, require_apart
 from ssdlib.model import SSD
+from ssdlib.training import PRECISIONS
 
 app = typer.Typer()
 
 Preset = Enum("Preset", {name: name for name in PRESETS}, type=str)  # type: ignore[misc]
+Precision = Enum("Precision", {name: name for name in PRECISIONS}, type=str)  # type: ignore[misc]
 
 
 def list_presets(wanted: bool) -> None:
@@ -53,6 +56,7 @@ def list_presets(wanted: bool) -> None:
         "ssd train --preset tiny --data data/toy --out runs/toy",
         "ssd train --preset tiny --data data/toy --out runs/more --set momentum=0.95 --set augmentation.crop=0.5",
         "ssd train --out runs/more --resume",
+        "ssd train --preset tiny_few --init runs/toy --data my_images --image-set train --val-set val --out runs/mine",
         "torchrun --nproc-per-node 8 -m ssdlib train --preset paper --data data/VOC2007 --data data/VOC2012 "
         "--out runs/ssd300",
     ),
@@ -86,9 +90,9 @@ def train_command(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Largest rate, instead of the preset's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same run on a CPU.")] = None,
-    bfloat16: Annotated[
-        bool | None,
-        typer.Option(help="Compute the network in bfloat16; by default where the processor is made for it."),
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Number format of the network; by default auto, the one that the device is made for."),
     ] = None,
     compile_: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Let torch.compile make the network faster.")
@@ -101,6 +105,18 @@ def train_command(
             parser=some_path,
         ),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from this detector, of whatever classes: a run, a checkpoint, torchvision:ssd300_vgg16.",
+            metavar="RUN",
+            parser=some_path,
+        ),
+    ] = None,
+    freeze: Annotated[
+        str | None,
+        typer.Option(help='Parts that do not learn, such as "backbone" or "backbone.stages.0,backbone.stages.1".'),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="name=value: any other field of TrainConfig. Can be repeated."),
@@ -112,11 +128,20 @@ def train_command(
     save_every: Annotated[
         int, typer.Option(min=1, help="Steps between two states that --resume can go on from.")
     ] = 500,
+    val_data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder with validation images, on which losses and mAP are measured in the course; the best weights "
+            "are kept. By default the folders of --data, if there is --val-set.",
+            metavar="PATH",
+            parser=some_path,
+        ),
+    ] = None,
     val_set: Annotated[
-        str | None, typer.Option(help="Measure the mAP (area, IoU 0.5) of this set of the same data in the course.")
+        str | None, typer.Option(help="Name of the validation set; by default val, if there is --val-data.")
     ] = None,
     val_every: Annotated[
-        int | None, typer.Option(min=1, help="Epochs between two such measurements; by default 10.")
+        int | None, typer.Option(min=1, help="Epochs between two validations; by default about 20 in the run.")
     ] = None,
     tensorboard: Annotated[
         bool | None, typer.Option(help="Curves and detections for TensorBoard, in OUT/events.")
@@ -137,31 +162,50 @@ def train_command(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
-        "bfloat16": bfloat16,
+        "precision": precision.value if precision else None,
         "compile": compile_,
         "pretrained": True if weights is not None else None,
+        "freeze": freeze,
     }
     with clear_errors(), processes.process_group(torch_device(device)) as place:
         recorded, notes = (
             run_folder.recorded_config(out) if resume and (out / run_folder.CONFIG).exists() else (None, {})
         )
-        folders = [str(folder.resolve()) for folder in data] if data else notes.get("data")
+        folders = absolute(data) or notes.get("data")
         if not folders:
             raise ValueError("say with --data on which images to train")
-        config = _config(preset.value if preset else None, recorded, given, settings or [], place)
+        if init is not None and weights is not None:
+            raise ValueError("--init starts from a detector and --weights from a classifier: give one of them")
+        start_name = name_of(init) if init else notes.get("init")
+        start = model_of(Path(start_name), torch.device("cpu")) if start_name else None
+        config = _config(preset.value if preset else None, recorded, given, settings or [], start)
+        chosen = config.precision == "auto"
+        config = replace(config, precision=precision_for(place)) if chosen else config
+        val_folders = absolute(val_data) or notes.get("val_data")
         notes = {
             "data": folders,
             "image_set": image_set or notes.get("image_set", "trainval"),
             "weights": str(weights.resolve()) if weights else notes.get("weights"),
-            "val_set": val_set or notes.get("val_set"),
-            "val_every": val_every or notes.get("val_every", 10),
+            "init": start_name,
+            "val_data": val_folders,
+            "val_set": val_set or notes.get("val_set") or ("val" if val_folders else None),
+            "val_every": val_every or notes.get("val_every"),
             "tensorboard": notes.get("tensorboard", False) if tensorboard is None else tensorboard,
         }
         dataset = open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache)
-        validation = open_dataset(folders, notes["val_set"], dataset.classes) if notes["val_set"] else None
+        notes["val_every"] = notes["val_every"] or _twenty_times(config, len(dataset))
+        validation = None
+        if notes["val_set"]:
+            images = open_dataset(val_folders or folders, notes["val_set"], dataset.classes)
+            validation = Validation(images, notes["val_every"])
+            require_apart(dataset, images)
         count = worker_count(workers, device)
         if processes.rank() == 0:
             typer.echo(f"{len(dataset)} images of {notes['image_set']!r}, classes: {', '.join(dataset.classes)}")
+            if validation is not None:
+                every = f"every {validation.every} epochs" if validation.every > 1 else "after each epoch"
+                typer.echo(f"{len(validation.dataset)} validation images of {notes['val_set']!r}, measured {every}")
+            typer.echo(f"precision: {config.precision}" + (f", chosen for {device_name(place)}" if chosen else ""))
             if resume and run_folder.finished(out):
                 typer.echo(f"the run in {out} is finished")
         events = out / "events" if notes["tensorboard"] and processes.rank() == 0 else None
@@ -176,13 +220,17 @@ def train_command(
                 resume=resume,
                 save_every=save_every,
                 weights=notes["weights"],
-                after_epoch=_after_epoch(config, dataset, validation, notes["val_every"], events, count),
+                init=start,
+                validation=validation,
+                after_line=_curves(config, validation.dataset if validation else dataset, events),
             )
         except KeyboardInterrupt as stopped:
             typer.echo(f"{stopped or 'stopped'}\ngo on with: ssd train --out {out} --resume", err=True)
             raise typer.Exit(130) from None
         if processes.rank() == 0:
             typer.echo(f"model: {out / run_folder.MODEL}")
+            if (out / run_folder.BEST).exists():
+                typer.echo(weights_note(out).replace("weights", "best", 1))
 
 
 def _config(
@@ -190,39 +238,47 @@ def _config(
     recorded: TrainConfig | None,
     given: dict[str, Any],
     settings: Sequence[str],
-    device: torch.device,
+    start: SSD | None,
 ) -> TrainConfig:
     """The preset, or the configuration of the run that goes on, with the changes that the user asked for."""
     if recorded is not None:
-        base = recorded if preset is None else replace(PRESETS[preset], bfloat16=recorded.bfloat16)
+        base = recorded if preset is None else replace(PRESETS[preset], precision=recorded.precision)
+        if given["precision"] == "auto":
+            given = {**given, "precision": None}
     else:
-        base = replace(PRESETS[preset or "tiny"], bfloat16=has_bfloat16(device))
+        base = replace(PRESETS[preset or "tiny"], precision="auto")
+    if start is not None:
+        base = replace(base, architecture=str(start.architecture), pretrained=False)
     changes = {name: value for name, value in given.items() if value is not None}
     return with_settings(replace(base, **changes), settings)
 
 
-def _after_epoch(
-    config: TrainConfig,
-    dataset: DetectionDataset,
-    validation: DetectionDataset | None,
-    every: int,
-    events: Path | None,
-    workers: int,
-) -> Callable[[SSD, dict[str, float]], dict[str, float]]:
-    """What is measured and shown after an epoch: the mAP of the validation images, and TensorBoard."""
-    log = None
-    if events is not None:
-        log = tensorboard_log(events, validation or dataset, every=max(1, config.iterations // 20))
+def absolute(folders: Sequence[Path] | None) -> list[str] | None:
+    """The folders by names that hold from any place, as config.json keeps them."""
+    return [str(folder.resolve()) for folder in folders] if folders else None
 
-    def after_epoch(model: SSD, line: dict[str, float]) -> dict[str, float]:
-        extra: dict[str, float] = {}
-        if validation is not None and (line["epoch"] % every == 0 or line["step"] == config.iterations):
-            detections, targets = detect_dataset(model, validation, workers=workers, progress=False)
-            mean = evaluate(detections, targets, model.num_classes).mean
-            if math.isfinite(mean):  # it is nan where no object counts
-                extra["mAP"] = mean
-        if log is not None:
-            log(model, {**line, **extra})
-        return extra
 
-    return after_epoch
+def name_of(detector: Path) -> str:
+    """A detector by a name that holds from any place."""
+    of_zoo = ":" in str(detector) and not detector.exists()
+    return str(detector) if of_zoo else str(detector.resolve())
+
+
+def device_name(device: torch.device) -> str:
+    """What a device is, in words."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"this {device.type}"
+
+
+def _twenty_times(config: TrainConfig, images: int) -> int:
+    """Epochs between two of about twenty validations."""
+    epochs = config.iterations / max(1, images // config.batch_size)
+    return max(1, round(epochs / 20))
+
+
+def _curves(
+    config: TrainConfig, dataset: DetectionDataset, events: Path | None
+) -> Callable[[SSD, dict[str, float]], None] | None:
+    """What draws the log in TensorBoard."""
+    if events is None:
+        return None
+    return tensorboard_log(events, dataset, every=max(1, config.iterations // 20))

@@ -11,6 +11,7 @@ from torch import nn
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.processes import world_size
 from ssdlib.model import SSD
+from ssdlib.training import autocast
 
 
 def compiled(model: SSD, config: TrainConfig) -> nn.Module:
@@ -24,7 +25,7 @@ def compiled(model: SSD, config: TrainConfig) -> nn.Module:
     network: nn.Module = model.train()
     try:
         network = torch.compile(model)  # type: ignore[assignment]
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+        with autocast(device, config.precision):
             offsets, logits = network(images.to(memory_format=torch.channels_last))
         (offsets.sum() + logits.sum()).backward()
     except Exception as error:  # whatever a compiler can raise

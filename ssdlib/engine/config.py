@@ -12,6 +12,8 @@ from ssdlib.data.transforms import Augmentation
 from ssdlib.training import Hyperparameters
 from ssdlib.zoo.description import is_number
 
+# Fields that are no more, and what they mean today: the number format was a switch.
+OLD_VALUES = {"bfloat16": ("precision", {False: "float32", True: "bfloat16"})}
 # Names that fields had in runs and checkpoints made before.
 RENAMED = {"bias_rate": "bias_lr_multiplier", "clip_norm": "max_grad_norm", "average": "ema_decay"}
 RENAMED_AUGMENTATION = {"colour": "color"}
@@ -29,6 +31,7 @@ class TrainConfig(Hyperparameters):
         pretrained: start the backbone from torchvision's weights for ImageNet.
         freeze: parts of the network that do not learn, separated by commas, such as "backbone", or
             "backbone.stages.0,backbone.stages.1".
+        patience: end the run after so many validations without a better mAP; 0 never ends it early.
         compile: let torch.compile make the network faster; it needs a C++ compiler, and some minutes at the start.
 
     Raises:
@@ -40,12 +43,15 @@ class TrainConfig(Hyperparameters):
     augment_on: str = "loader"
     pretrained: bool = False
     freeze: str = ""
+    patience: int = 0
     compile: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.augment_on not in ("loader", "device"):
             raise ValueError(f"augment_on must be 'loader' or 'device', got {self.augment_on!r}")
+        if self.patience < 0:
+            raise ValueError(f"patience must be at least 0, got {self.patience}")
 
 
 def with_settings(config: TrainConfig, settings: Iterable[str]) -> TrainConfig:
@@ -95,6 +101,9 @@ def _checked_values(kind: type, recorded: Mapping[str, Any], renamed: Mapping[st
     kinds, values = get_type_hints(kind), {}
     for old, value in recorded.items():
         name = renamed.get(old, old)
+        if kind is TrainConfig and old in OLD_VALUES and isinstance(value, bool):
+            name, meanings = OLD_VALUES[old]
+            value = meanings[value]
         if name not in kinds:
             raise ValueError(f"this configuration is of another version of ssdlib: it has {group}{shown(old)}")
         if not _fits(value, kinds[name]):

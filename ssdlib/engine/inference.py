@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class _Sized(NamedTuple):
     image: Tensor
     target: Target
     size: Tensor
+    learned: Target  # the target as the input transform gives it, fractional
 
 
 class _Result(NamedTuple):
@@ -46,6 +48,7 @@ def detect_dataset(
     batch_size: int = 16,
     workers: int = 0,
     progress: bool = True,
+    each_batch: Callable[[Tensor, Tensor, list[Target]], None] | None = None,
     **options: Any,
 ) -> DatasetDetections:
     """Detect objects in every image of a data set.
@@ -58,6 +61,7 @@ def detect_dataset(
         batch_size: images at a time.
         workers: processes that load images.
         progress: show a bar on stderr.
+        each_batch: is called with the offsets and logits of a batch, and its targets as in training, on the CPU.
         options: those of `ssdlib.detection.detect`.
 
     Returns:
@@ -80,6 +84,8 @@ def detect_dataset(
     for batch in tqdm(loader, "detecting", leave=False, disable=not progress or processes.rank() > 0):
         offsets, logits = model(torch.stack([sized.image for sized in batch]).to(device))
         require_finite(offsets, logits)
+        if each_batch is not None:
+            each_batch(offsets, logits, [sized.learned for sized in batch])
         found = detect(offsets, logits, model.priors, activation=model.activation, **options)
         for sized, detection in zip(batch, found, strict=True):
             detection = {key: value.cpu() for key, value in detection.items()}
@@ -101,4 +107,5 @@ class _WithSize(Dataset[_Sized]):
     def __getitem__(self, index: int) -> _Sized:
         image, target = self.dataset[index]
         height, width = image.shape[-2:]
-        return _Sized(self.transform(image, target)[0], target, torch.tensor([width, height, width, height]))
+        resized, learned = self.transform(image, target)
+        return _Sized(resized, target, torch.tensor([width, height, width, height]), learned)

@@ -118,6 +118,15 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return summed
 
 
+def from_first(value: _Item) -> _Item:
+    """The value that rank 0 has, in every process."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
 def barrier() -> None:
     """Wait until every process has come here."""
     if world_size() > 1:

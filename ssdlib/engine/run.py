@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +29,17 @@ from ssdlib.engine.loading import (
     image_name,
     make_loader,
 )
+from ssdlib.engine.precision import fastest_convolutions, precision_for
 from ssdlib.engine.run_lock import locked
+from ssdlib.engine.validation import Validation
 from ssdlib.model import SSD, build_model
 from ssdlib.training import TrainState, training_loop
 from ssdlib.zoo.checkpoint import load_model, not_finite, save_model
 from ssdlib.zoo.imagenet import classifier_weights
+from ssdlib.zoo.transfer import take_over
+
+SHOW_EVERY, LINE_EVERY = 10, 100  # steps between two losses beside the bar, and between two lines of the log
+LOSSES = ("localization", "confidence")
 
 _Batch = TypeVar("_Batch")
 
@@ -49,7 +56,10 @@ def train(
     resume: bool = False,
     save_every: int = 500,
     weights: str | Path | None = None,
+    init: SSD | None = None,
+    validation: Validation | None = None,
     after_epoch: Callable[[SSD, dict[str, float]], dict[str, float]] | None = None,
+    after_line: Callable[[SSD, dict[str, float]], None] | None = None,
 ) -> SSD:
     """Train a model and keep everything about the run in a folder.
 
@@ -57,12 +67,14 @@ def train(
     run is the same as that of one process within rounding. Rank 0 alone writes.
 
     Args:
-        config: the run.
+        config: the run. Of precision "auto", the device decides.
         dataset: the training images; its `classes` name the labels.
         out: folder for config.json, log.jsonl and, in the end, model.safetensors. While the run goes on, state.pt is
             there too. It must not hold a run already. A line of the log is for an epoch: epoch, step, learning_rate;
             localization, confidence and gradient_norm, the means over its steps; images_per_second; waiting, the
-            fraction of the time in which no image was ready; seconds since the start; and what `after_epoch` gave.
+            fraction of the time in which no image was ready; seconds since the start; what the validation measured and
+            `after_epoch` gave; and, in float16, how many steps were skipped, if any. Within an epoch every 100 steps
+            add a line without "epoch", of means over the steps since the line before.
         workers: processes that load images.
         device: where the network is computed.
         progress: show a bar on stderr.
@@ -71,8 +83,13 @@ def train(
             as a run that was never stopped, bit for bit.
         save_every: steps between two states. Ctrl-C saves one, too.
         weights: file with the classifier's weights, for `config.pretrained`; without it torchvision downloads them.
+        init: a detector to start from, of the same architecture, whatever its classes; the model takes over its priors
+            and its normalisation of images, too. See `ssdlib.zoo.transfer.take_over`.
+        validation: images to measure the model on, as it would be saved. The weights of the best mAP are kept as
+            best.safetensors.
         after_epoch: is called after each epoch, in every process, with the model as it would be saved (in evaluation
             mode) and the line of the log; returns further entries of the line.
+        after_line: is called after each line of the log, in rank 0, with that model and the line.
 
     Returns:
         The trained model (averaged weights, if the configuration says so), in evaluation mode, on the CPU.
@@ -81,12 +98,16 @@ def train(
         FileExistsError: if `out` holds a run and `resume` is not set.
         FloatingPointError: if a loss or the gradient stops being finite; the message names the step and the images.
         KeyboardInterrupt: after Ctrl-C, when the state is saved.
-        ValueError: if the data set is empty, the batch cannot be shared by the processes, or the run in `out` is not
-            the one to be resumed.
+        ValueError: if the data set is empty, the batch cannot be shared by the processes, the settings contradict each
+            other, or the run in `out` is not the one to be resumed.
     """
     out, device = Path(out), torch.device(device)
+    if config.precision == "auto":
+        config = replace(config, precision=precision_for(device))
     if len(dataset) == 0:
         raise ValueError("no images to train on")
+    if config.patience and validation is None:
+        raise ValueError("patience needs validation images, on which to see that nothing gets better")
     writes = processes.rank() == 0
     batches = Batches(len(dataset), config.batch_size, config.seed, processes.rank(), processes.world_size())
     described = {
@@ -95,7 +116,7 @@ def train(
         "images": len(dataset),
         "fingerprint": fingerprint(dataset),
     }
-    with locked(out) if writes else nullcontext():
+    with locked(out) if writes else nullcontext(), fastest_convolutions(device):
         if writes:
             run_folder.require_ready(out, described, resume)
         processes.barrier()
@@ -104,7 +125,8 @@ def train(
             return load_model(out / run_folder.MODEL)
 
         torch.manual_seed(config.seed)
-        model = starting_model(config, dataset.classes, weights).to(device).to(memory_format=torch.channels_last)
+        model = starting_model(config, dataset.classes, weights, init, progress and writes)
+        model = model.to(device).to(memory_format=torch.channels_last)
         if writes:
             run_folder.begin(out, {**described, **(notes or {})})
         average = copy.deepcopy(model).eval()
@@ -124,11 +146,33 @@ def train(
         loader = make_loader(images, batches, workers, device)
         so_far = run_folder.load_state(out, state) if resume else run_folder.Progress()
         processes.barrier()  # nobody goes on to write before all have read
-        epoch = state.step // len(batches)
         if writes:
-            cut_short = state.step == config.iterations and state.step % len(batches) > 0  # the last epoch has its line
-            run_folder.cut_log(out, epoch + cut_short)
+            run_folder.cut_log(out, state.step)
         started = time.monotonic() - so_far.seconds
+
+        def ended() -> bool:
+            impatient = 0 < config.patience <= so_far.best["since"]
+            return state.step >= config.iterations or impatient
+
+        def add_line(line: dict[str, float], sums: dict[str, float]) -> None:
+            """Add a line to the log, and begin its sums anew."""
+            line["seconds"] = round(so_far.seconds, 2)
+            if writes:
+                with space_for(out / run_folder.LOG):
+                    run_folder.add_to_log(out, line)
+                if after_line is not None:
+                    after_line(average, line)
+            so_far.begin(sums, time.monotonic() - started)
+
+        def validate(line: dict[str, float], validation: Validation) -> None:
+            """Measure, put it into the line, and keep the weights if they are the best."""
+            try:
+                line |= validation.measure(average, workers)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}, in the validation after step {state.step}") from error
+            if so_far.is_best(line.get("mAP", 0.0), state.step) and writes:
+                noted = {**described, **so_far.best, "seconds": round(so_far.seconds, 2)}
+                save_model(average, out / run_folder.BEST, training=noted)
 
         with (
             tqdm(
@@ -140,40 +184,41 @@ def train(
             ) as bar,
             run_folder.stop_requests(processes.world_size() == 1) as stop_requested,
         ):
-            stream = timed(endless(loader, batches, state.step), so_far.sums)
+            stream = timed(endless(loader, batches, state.step), so_far)
             steps = training_loop(state, stream, config, network=network, losses=processes.shared_losses)
-            while state.step < config.iterations:
+            while not ended():
+                place, epoch = state.step % len(batches), state.step // len(batches) + 1
                 try:
                     measured = next(steps)
                 except FloatingPointError as error:
-                    names = ", ".join(image_name(dataset, index) for index in batches.images(state.step % len(batches)))
-                    raise FloatingPointError(
-                        f"{error}; the images of this step (epoch {epoch + 1}): {names}"
-                    ) from error
+                    names = ", ".join(image_name(dataset, index) for index in batches.images(place))
+                    raise FloatingPointError(f"{error}; the images of this step (epoch {epoch}): {names}") from error
                 so_far.add(measured, min(config.batch_size, len(dataset)))
                 bar.update()
                 so_far.seconds = time.monotonic() - started
                 last = state.step == config.iterations
-                ends_epoch = last or state.step % len(batches) == 0
+                ends_epoch = last or place + 1 == len(batches)
                 saves = last or (state.step % save_every == 0)
                 stop = stop_requested()  # asked once: a signal that comes later waits for the next step
                 if ends_epoch or saves or stop:
                     require_finite(state)
+                if ends_epoch or state.step % SHOW_EVERY == 0:
+                    means = so_far.means(so_far.line)
+                    bar.set_postfix({name: f"{means[name]:.3f}" for name in LOSSES}, refresh=False)
+                line = {"step": state.step, "learning_rate": measured["learning_rate"]}
                 if ends_epoch:
-                    line = {"epoch": epoch + 1, "step": state.step, "learning_rate": measured["learning_rate"]}
-                    line |= so_far.means()
-                    bar.set_postfix({name: f"{line[name]:.3f}" for name in ("localization", "confidence")})
+                    line = {"epoch": epoch, **line, **so_far.means(so_far.epoch)}
+                    if validation is not None and (last or epoch % validation.every == 0):
+                        validate(line, validation)
                     if after_epoch is not None:
                         line |= after_epoch(average, line)
-                    line["seconds"] = round(so_far.seconds, 2)
-                    if writes:
-                        with space_for(out / run_folder.LOG):
-                            run_folder.add_to_log(out, line)
-                    epoch += 1
-                    so_far.begin_epoch(time.monotonic() - started)
-                if writes and (saves or stop):
+                    so_far.begin(so_far.line, time.monotonic() - started)
+                    add_line(line, so_far.epoch)
+                elif (place + 1) % LINE_EVERY == 0:
+                    add_line(line | so_far.means(so_far.line), so_far.line)
+                if writes and (saves or stop or ended()):
                     run_folder.save_state(out, state, so_far)  # at the end, too: the model may find no space
-                if stop and not last:
+                if stop and not ended():
                     raise KeyboardInterrupt(f"stopped after step {state.step}; --resume goes on from there")
         if writes:
             save_model(average, out / run_folder.MODEL, training={**described, "seconds": round(so_far.seconds, 2)})
@@ -197,41 +242,49 @@ def require_finite(state: TrainState) -> None:
             )
 
 
-def starting_model(config: TrainConfig, classes: Sequence[str], weights: str | Path | None = None) -> SSD:
-    """The model at the start of a run: random weights, or the backbone of a classifier if `config.pretrained`.
+def starting_model(
+    config: TrainConfig,
+    classes: Sequence[str],
+    weights: str | Path | None = None,
+    init: SSD | None = None,
+    say: bool = False,
+) -> SSD:
+    """The model at the start of a run: random weights, the backbone of a classifier if `config.pretrained`, or `init`.
 
-    With several processes only rank 0 loads the classifier; the others get its weights from there.
+    With several processes only rank 0 loads the classifier; the others get its weights from there. `say` tells on
+    stderr what was taken over from `init`.
 
     Raises:
-        ValueError, OSError: as `ssdlib.zoo.imagenet.classifier_weights`; or if `config.freeze` names no part.
+        ValueError, OSError: as `ssdlib.zoo.imagenet.classifier_weights` and `ssdlib.zoo.transfer.take_over`; if
+            `config.freeze` names no part; or if the start is to be a classifier and a detector.
     """
-    state = None
-    if config.pretrained and processes.rank() == 0:
-        state = classifier_weights(config.architecture, weights)
-    options = {} if state is None else {"classifier_weights": state}
+    options: dict[str, Any] = {}
+    if init is not None:
+        if config.pretrained:
+            raise ValueError("a run starts from a detector or from a classifier (pretrained), not from both")
+        if config.architecture != init.architecture:
+            raise ValueError(f"{config.architecture} cannot start from {init.architecture}: it is another network")
+        options = {"recipe": init.recipe, "activation": init.activation}
+        options |= {"mean": init.mean.flatten().tolist(), "std": init.std.flatten().tolist()}
+    elif config.pretrained and processes.rank() == 0:
+        options = {"classifier_weights": classifier_weights(config.architecture, weights)}
     try:
         model = build_model(config.architecture, classes, **options)
     except KeyError as error:
         raise ValueError(f"{weights} lacks the tensor {error}: it is not the classifier that was asked for") from error
+    if init is not None:
+        done = take_over(model, init)
+        if say:
+            tqdm.write(f"start: {done}", file=sys.stderr)
     if config.freeze:
         model.freeze(part.strip() for part in config.freeze.split(","))
     return model
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device has circuits for bfloat16; where it only imitates it, bfloat16 is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        # Private names, the only ones that tell: where a version of PyTorch lacks them, the answer is no.
-        return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
-    return False
-
-
-def timed(batches: Iterable[_Batch], sums: dict[str, float]) -> Iterator[_Batch]:
-    """Pass the batches on, and add up the seconds spent "waiting" for them."""
+def timed(batches: Iterable[_Batch], progress: run_folder.Progress) -> Iterator[_Batch]:
+    """Pass the batches on, and add up the seconds spent waiting for them."""
     asked = time.monotonic()
     for batch in batches:
-        sums["waiting"] += time.monotonic() - asked
+        progress.waited(time.monotonic() - asked)
         yield batch
         asked = time.monotonic()

@@ -1,19 +1,22 @@
 """Runs: the folder of a training run, its log, and the state from which a run that was stopped goes on.
 
-config.json says what the run is, log.jsonl how it went, state.pt where it stands; model.safetensors is the result, and
-then the state is gone. All but the log are written aside and moved into place, and a line that was written only in
-half is cut off the log: a run that is killed at any moment can be resumed.
+config.json says what the run is, log.jsonl how it went, state.pt where it stands, best.safetensors holds the weights
+that did best on the validation images; model.safetensors is the result, and then the state is gone. All but the log are
+written aside and moved into place, and a line that was written only in half is cut off the log: a run that is killed at
+any moment can be resumed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import signal
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +27,11 @@ from ssdlib.data.files import replaced, write_text
 from ssdlib.data.names import said, shown
 from ssdlib.engine.config import TrainConfig, config_from_dict, differences
 from ssdlib.engine.state_check import (
+    SCALER,
     checked_numbers,
     checked_optimizer,
     checked_random,
+    checked_scaler,
     checked_step,
     checked_tensors,
     checksum,
@@ -36,46 +41,69 @@ from ssdlib.zoo.description import class_names, parse_json
 from ssdlib.zoo.torch_file import read_torch_file
 
 CONFIG, LOG, STATE, MODEL = "config.json", "log.jsonl", "state.pt", "model.safetensors"
-FORMAT = 3  # of STATE
-ENTRIES = {"format", "step", "progress", "model", "average", "optimizer", "random", "checksum"}
+BEST = "best.safetensors"
+FORMAT = 4  # of STATE
+ENTRIES = {"format", "step", "progress", "model", "average", "optimizer", "scaler", "random", "checksum"}
 MEANS = ("localization", "confidence", "gradient_norm")
-SUMMED = ("steps", "images", "waiting", *MEANS)
+SUMMED = ("began", "steps", "images", "waiting", "skipped", *MEANS)
+SCORE = ("mAP", "step", "since")
 
 
 @dataclass
 class Progress:
-    """What the log of a run says of the epoch that goes on, and the time that the run took.
+    """What the log of a run says of the steps that go on, the time that the run took, and the best that was measured.
 
     Attributes:
         seconds: time that the run took, in all its sessions.
-        epoch_began: `seconds` at the start of the epoch that goes on.
-        sums: over the steps of that epoch: numbers of steps and images, losses, norm of the gradient, and the seconds
-            spent waiting for images.
+        epoch: over the steps of the epoch that goes on: `seconds` when it "began", numbers of "steps", "images" and
+            steps "skipped" because a gradient overflowed, seconds "waiting" for images, losses, norm of the gradient.
+        line: the same over the steps since the last line of the log.
+        best: the best "mAP" on the validation images, at which "step" it was (0: none yet), and how many measurements
+            there have been "since".
     """
 
     seconds: float = 0.0
-    epoch_began: float = 0.0
-    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMMED, 0.0))
+    epoch: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMMED, 0.0))
+    line: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMMED, 0.0))
+    best: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SCORE, 0.0))
 
     def add(self, measured: Mapping[str, float], images: int) -> None:
         """Add what a step measured."""
-        for name in MEANS:
-            self.sums[name] += measured[name]
-        self.sums["steps"] += 1
-        self.sums["images"] += images
+        finite = {name: measured[name] for name in MEANS if math.isfinite(measured[name])}
+        step = {**finite, "steps": 1, "images": images, "skipped": int(len(finite) < len(MEANS))}
+        self._add(step)
 
-    def means(self) -> dict[str, float]:
-        """The entries of a line of the log that are means over the epoch."""
-        seconds = max(self.seconds - self.epoch_began, 1e-9)
-        return {name: self.sums[name] / self.sums["steps"] for name in MEANS} | {
-            "images_per_second": round(self.sums["images"] / seconds, 1),
-            "waiting": round(self.sums["waiting"] / seconds, 3),
+    def waited(self, seconds: float) -> None:
+        """Add time in which no image was ready."""
+        self._add({"waiting": seconds})
+
+    def _add(self, values: Mapping[str, float]) -> None:
+        for sums in (self.epoch, self.line):
+            for name, value in values.items():
+                sums[name] += value
+
+    def means(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """The entries of a line of the log that are means over the steps of `epoch` or `line`."""
+        seconds = max(self.seconds - sums["began"], 1e-9)
+        counts = dict.fromkeys(MEANS, sums["steps"]) | {"gradient_norm": max(1, sums["steps"] - sums["skipped"])}
+        return {
+            **{name: sums[name] / counts[name] for name in MEANS},
+            **({"skipped": sums["skipped"]} if sums["skipped"] else {}),
+            "images_per_second": round(sums["images"] / seconds, 1),
+            "waiting": round(sums["waiting"] / seconds, 3),
         }
 
-    def begin_epoch(self, seconds: float) -> None:
-        """Start the sums anew."""
-        self.epoch_began = seconds
-        self.sums.update(dict.fromkeys(SUMMED, 0.0))
+    def begin(self, sums: dict[str, float], seconds: float) -> None:
+        """Start the sums of `epoch` or `line` anew."""
+        sums.update(dict.fromkeys(SUMMED, 0.0) | {"began": seconds})
+
+    def is_best(self, mean_ap: float, step: int) -> bool:
+        """Whether the mAP at a step is the best so far, which is kept in mind."""
+        if self.best["step"] and mean_ap <= self.best["mAP"]:
+            self.best["since"] += 1
+            return False
+        self.best = {"mAP": mean_ap, "step": step, "since": 0}
+        return True
 
 
 def require_ready(out: Path, described: Mapping[str, Any], resume: bool) -> None:
@@ -95,7 +123,7 @@ def require_ready(out: Path, described: Mapping[str, Any], resume: bool) -> None
             raise FileExistsError(f"{out} already holds a run; choose another folder, or go on with it (--resume)")
         _require_same(out, described)
         return
-    strays = [name for name in (LOG, STATE, MODEL) if (out / name).exists()]
+    strays = [name for name in (LOG, STATE, BEST, MODEL) if (out / name).exists()]
     if strays:
         raise FileExistsError(f"{out} holds {' and '.join(strays)}, but no {CONFIG} that says of which run")
 
@@ -146,6 +174,10 @@ def _is_text_or_none(value: Any) -> bool:
     return value is None or _is_text(value)
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and value != [] and all(map(_is_text, value))
+
+
 def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
 
@@ -154,9 +186,11 @@ def _is_count(value: Any) -> bool:
 NOTES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "images": (_is_count, "a whole number above 0"),
     "fingerprint": (_is_text, "a text"),
-    "data": (lambda value: isinstance(value, list) and value != [] and all(map(_is_text, value)), "a list of folders"),
+    "data": (_is_texts, "a list of folders"),
     "image_set": (_is_text, "a text"),
     "weights": (_is_text_or_none, "a text or null"),
+    "init": (_is_text_or_none, "a text or null"),
+    "val_data": (lambda value: value is None or _is_texts(value), "a list of folders or null"),
     "val_set": (_is_text_or_none, "a text or null"),
     "val_every": (_is_count, "a whole number above 0"),
     "tensorboard": (lambda value: isinstance(value, bool), "true or false"),
@@ -180,6 +214,7 @@ def save_state(out: Path, state: TrainState, progress: Progress) -> None:
         "model": state.model.state_dict(),
         "average": state.average.state_dict(),
         "optimizer": state.optimizer.state_dict()["state"],
+        "scaler": {} if state.scaler is None else {name: state.scaler.state_dict()[name] for name in SCALER},
         "random": torch.get_rng_state(),
     }
     saved["checksum"] = checksum(saved)
@@ -232,22 +267,25 @@ def _restore(saved: Mapping[str, Any], state: TrainState, iterations: int) -> Pr
     """Check all parts of a state, then bring them back."""
     step = checked_step(saved["step"], iterations)
     progress = dict(saved["progress"]) if isinstance(saved["progress"], dict) else {}
-    sums = checked_numbers(progress.pop("sums", None), set(SUMMED), "progress.sums")
-    times = checked_numbers(progress, {"seconds", "epoch_began"}, "progress")
+    groups = {"epoch": SUMMED, "line": SUMMED, "best": SCORE}
+    sums = {name: checked_numbers(progress.pop(name, None), set(of), f"progress.{name}") for name, of in groups.items()}
+    seconds = checked_numbers(progress, {"seconds"}, "progress")["seconds"]
     model = checked_tensors(saved["model"], state.model.state_dict(), "model")
     average = checked_tensors(saved["average"], state.average.state_dict(), "average")
     moments = checked_optimizer(saved["optimizer"], state, step)
+    scaler = checked_scaler(saved["scaler"], state)
     random = checked_random(saved["random"])
 
     state.step = step
     state.model.load_state_dict(model)
     state.average.load_state_dict(average)
-    groups = state.optimizer.state_dict()["param_groups"]
-    state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    state.optimizer.load_state_dict({"state": moments, "param_groups": state.optimizer.state_dict()["param_groups"]})
     if step:  # it counts one on when it is made
         state.schedule = LambdaLR(state.optimizer, state.schedule.lr_lambdas[0], last_epoch=step - 1)
+    if state.scaler is not None:
+        state.scaler.load_state_dict({**state.scaler.state_dict(), **scaler})
     torch.set_rng_state(random)
-    return Progress(**times, sums=sums)
+    return Progress(seconds, **sums)
 
 
 def end(out: Path) -> None:
@@ -261,8 +299,8 @@ def add_to_log(out: Path, line: Mapping[str, Any]) -> None:
         log.write(json.dumps(line) + "\n")
 
 
-def cut_log(out: Path, epochs: int) -> None:
-    """Keep the lines of the first `epochs` epochs; the others will be written again.
+def cut_log(out: Path, step: int) -> None:
+    """Keep the lines up to a step; the others, and one that was written only in half, will be written again.
 
     Raises:
         ValueError: if the log is not UTF-8 text; the message names it.
@@ -272,7 +310,15 @@ def cut_log(out: Path, epochs: int) -> None:
             lines = (out / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
         except UnicodeDecodeError as error:
             raise ValueError(f"{out / LOG} is no log of a run: {error}") from error
-        write_text(out / LOG, "".join(lines[:epochs]))
+        write_text(out / LOG, "".join(takewhile(lambda line: _step_of(line) <= step, lines)))
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinite where it is none."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _require_same(out: Path, described: Mapping[str, Any]) -> None:

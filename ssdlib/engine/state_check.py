@@ -18,6 +18,7 @@ from ssdlib.training import TrainState
 from ssdlib.zoo.description import is_number
 
 MOST_ENTRIES = 100_000  # some hundred tensors, each with three of the optimizer's
+SCALER = ("scale", "_growth_tracker")  # what changes in a gradient scaler
 MOMENTS = {"SGD": {"momentum_buffer"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
 
 
@@ -63,6 +64,9 @@ def checked_optimizer(found: Any, state: TrainState, step: int) -> dict[int, dic
     Raises:
         ValueError: if it is not what this optimizer remembers of these parameters after `step` steps.
     """
+    skips = state.scaler is not None  # the optimizer may have done fewer steps, or none at all
+    if skips and found == {}:
+        return {}
     parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     kind = type(state.optimizer).__name__
     wanted = MOMENTS[kind] if step and (kind != "SGD" or state.optimizer.param_groups[0]["momentum"]) else set()
@@ -75,8 +79,9 @@ def checked_optimizer(found: Any, state: TrainState, step: int) -> dict[int, dic
             name: _like(entry[name], torch.zeros(()) if name == "step" else parameter, f"{where}.{name}")
             for name in entry
         }
-        if "step" in wanted and float(checked[number]["step"]) != step:
-            raise ValueError(f"{where}.step is {float(checked[number]['step'])}, and the run has done {step} steps")
+        done = float(checked[number]["step"]) if "step" in wanted else step
+        if done != step and not (skips and 0 < done < step):
+            raise ValueError(f"{where}.step is {done}, and the run has done {step} steps")
         if "exp_avg_sq" in wanted and bool((checked[number]["exp_avg_sq"] < 0).any()):
             raise ValueError(f"{where}.exp_avg_sq holds a mean of squares below 0")
     return checked
@@ -103,6 +108,22 @@ def checked_numbers(found: Any, names: set[str], where: str) -> dict[str, float]
         if not is_number(value) or not 0 <= value < 1e15:
             raise ValueError(f"{where}.{name} must be a number of at least 0, got {_kind(value)}")
     return dict(found)
+
+
+def checked_scaler(found: Any, state: TrainState) -> dict[str, Any]:
+    """What a gradient scaler is to be loaded with; nothing where the run has none.
+
+    Raises:
+        ValueError: if it is nothing that a scaler can have come to.
+    """
+    scaler = _mapping(found, set(SCALER) if state.scaler is not None else set(), "scaler")
+    if scaler:
+        scale, grown = (scaler[name] for name in SCALER)
+        if not is_number(scale) or not 0 < scale < 2**128:
+            raise ValueError(f"scaler.scale must be a number above 0, got {_kind(scale)}")
+        if type(grown) is not int or not 0 <= grown < 2**31:
+            raise ValueError(f"scaler._growth_tracker must be a whole number, got {_kind(grown)}")
+    return dict(scaler)
 
 
 def checked_random(found: Any) -> Tensor:

@@ -14,14 +14,14 @@ from ssdlib.engine.loading import DetectionDataset
 from ssdlib.model import SSD
 from ssdlib.plotting import draw_on_image
 
-LOSSES = ("localization", "confidence")
+LOSSES = ("localization", "confidence", "val_localization", "val_confidence")
 NO_CURVE = ("epoch", "step")
 
 
 def tensorboard_log(
     folder: str | Path, dataset: DetectionDataset, *, images: int = 4, every: int = 1, min_score: float = 0.3
 ) -> Callable[[SSD, Mapping[str, float]], None]:
-    """Make a function that adds a line of a run's log to TensorBoard; `ssdlib.engine.train` can call it.
+    """Make a function that adds a line of a run's log to TensorBoard; `ssdlib.engine.train` can call it after each.
 
     Each entry of a line becomes a point of the curve of its name, the losses under "loss/". Detections are drawn on
     some images, under "detections/". A run that is resumed replaces the points after its last state.

@@ -54,7 +54,20 @@ def run(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-QUICK = ("--iterations", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu", "--threads", 1, "--no-bfloat16")
+QUICK = (
+    "--iterations",
+    2,
+    "--batch-size",
+    2,
+    "--workers",
+    0,
+    "--device",
+    "cpu",
+    "--threads",
+    1,
+    "--precision",
+    "float32",
+)
 
 
 # ---- help ------------------------------------------------------------------------------------------------------
@@ -99,7 +112,7 @@ def test_toy_and_check(tmp_path: Path):
 def test_train_keeps_its_options(run: Path, toy: Path):
     config = json.loads((run / "config.json").read_text())
     assert config["config"]["iterations"] == config["config"]["batch_size"] == 2
-    assert config["config"]["bfloat16"] is False
+    assert config["config"]["precision"] == "float32"
     assert (config["data"], config["image_set"]) == ([str(toy.resolve())], "trainval")
     assert (run / "log.jsonl").is_file()
 

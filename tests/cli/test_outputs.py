@@ -28,7 +28,7 @@ from ssdlib.model import SSD
 from ssdlib.zoo.checkpoint import demo_model, save_model
 
 CPU = ("--workers", 0, "--device", "cpu")
-QUICK = (*CPU, "--iterations", 1, "--batch-size", 1, "--threads", 1, "--no-bfloat16")
+QUICK = (*CPU, "--iterations", 1, "--batch-size", 1, "--threads", 1, "--precision", "float32")
 CAT = object_xml("cat", 1, 1, 31, 21)
 
 

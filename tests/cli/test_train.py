@@ -25,7 +25,20 @@ from ssdlib.engine import run_folder
 from ssdlib.engine.presets import PRESETS
 from ssdlib.zoo.checkpoint import load_model
 
-QUICK = ("--iterations", 2, "--batch-size", 2, "--workers", 0, "--device", "cpu", "--threads", 1, "--no-bfloat16")
+QUICK = (
+    "--iterations",
+    2,
+    "--batch-size",
+    2,
+    "--workers",
+    0,
+    "--device",
+    "cpu",
+    "--threads",
+    1,
+    "--precision",
+    "float32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +75,7 @@ def test_options_and_settings(toy: Path, tmp_path: Path):
     assert f"8 images of 'trainval', classes: {', '.join(TOY_CLASSES)}" in output
     assert f"model: {out / 'model.safetensors'}" in output
     config = config_of(out)
-    assert (config["iterations"], config["batch_size"], config["seed"], config["bfloat16"]) == (2, 2, 5, False)
+    assert (config["iterations"], config["batch_size"], config["seed"], config["precision"]) == (2, 2, 5, "float32")
     assert (config["momentum"], config["optimizer"], config["augmentation"]["crop"]) == (0.7, "sgd", 0.5)
     assert config["augmentation"]["zoom_out"] == PRESETS["tiny_few"].augmentation.zoom_out
     assert config["learning_rate"] == PRESETS["tiny_few"].learning_rate
@@ -89,6 +102,12 @@ def test_several_folders(toy: Path, tmp_path: Path):
         (("--preset", "huge"), "huge"),
         (("--iterations", 0), "--iterations"),
         (("--val-set", "holdout"), "no image set 'holdout'"),
+        (("--val-set", "val"), "2 of the 2 validation images are training images, too"),
+        (("--freeze", "neck"), "this network has no part 'neck'"),
+        (("--set", "patience=2"), "patience needs validation images"),
+        (("--precision", "int8"), "int8"),
+        (("--init", "nowhere"), "no checkpoint at"),
+        (("--init", "a", "--weights", "b"), "give one of them"),
         (("--set", "pretrained=true"), "no weights for ImageNet for ssd_tiny"),
         (("--preset", "paper", "--weights", "nowhere.pth"), "nowhere.pth"),
     ],
@@ -117,7 +136,7 @@ def test_a_loss_that_explodes_names_the_files(toy: Path, tmp_path: Path):
 
 
 def test_ctrl_c_and_resume(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    args = ("--data", toy, *QUICK, "--iterations", 5, "--seed", 3, "--val-set", "val", "--val-every", 1)
+    args = ("--data", toy, *QUICK, "--iterations", 5, "--seed", 3, "--val-set", "test", "--val-every", 1)
     trained("--out", tmp_path / "whole", *args)
     real, steps = training.train_step, 0
 
@@ -179,7 +198,7 @@ def test_a_command_that_is_killed_goes_on(toy: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_two_processes(toy: Path, tmp_path: Path):
-    args = [str(arg) for arg in ("--data", toy, "--out", tmp_path / "run", *QUICK, "--val-set", "val")]
+    args = [str(arg) for arg in ("--data", toy, "--out", tmp_path / "run", *QUICK, "--val-set", "test")]
     done = torchrun(tmp_path, ["-m", "ssdlib", "train", *args])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("8 images of 'trainval'") == done.stdout.count("model: ") == 1
@@ -195,15 +214,55 @@ def test_two_processes(toy: Path, tmp_path: Path):
 def test_validation(toy: Path, tmp_path: Path):
     """Every second epoch of 4 steps, and the last one."""
     args = ("--data", toy, "--out", tmp_path, *QUICK, "--iterations", 19)
-    trained(*args, "--val-set", "val", "--val-every", 2)
+    output = trained(*args, "--val-set", "test", "--val-every", 2)
+    assert "2 validation images of 'test', measured every 2 epochs" in output
+    assert "precision: float32" in output
+    assert "best: best.safetensors, of step" in output
     lines = log_of(tmp_path)
     assert [(line["epoch"], "mAP" in line) for line in lines] == [(1, 0), (2, 1), (3, 0), (4, 1), (5, 1)]
-    assert all(0 <= line["mAP"] <= 1 for line in lines if "mAP" in line)
+    assert all(0 <= line["mAP"] <= 1 and line["val_confidence"] > 0 for line in lines if "mAP" in line)
+    evaluated = call("evaluate", tmp_path, "--image-set", "test", "--device", "cpu")
+    assert "weights: best.safetensors, of step " in evaluated.output
+    (tmp_path / "best.safetensors").unlink()
+    evaluated = call("evaluate", tmp_path, "--image-set", "test", "--device", "cpu")
+    assert "weights: model.safetensors, the last of the run" in evaluated.output
+    (tmp_path / "model.safetensors").unlink()
+    assert "has no weights to use yet" in refused("evaluate", tmp_path, "--image-set", "test", "--device", "cpu")
+
+
+def test_validation_in_a_folder_of_its_own(toy: Path, tmp_path: Path):
+    other = make_toy_voc(tmp_path / "other", train=1, val=2, test=1, seed=5, sides=(96, 140), progress=False)
+    out = tmp_path / "run"
+    output = trained("--data", toy, "--out", out, *QUICK, "--iterations", 4, "--val-data", other)
+    assert "2 validation images of 'val', measured after each epoch" in output
+    entries = json.loads((out / "config.json").read_text())
+    assert (entries["val_data"], entries["val_set"], entries["val_every"]) == ([str(other)], "val", 1)
+    cats = write_voc(tmp_path / "cats", {"val": ["a"]}, {"a": [object_xml("cat", 1, 1, 40, 30)]})
+    message = refused("train", "--data", toy, "--out", tmp_path / "new", *QUICK, "--val-data", cats)
+    assert "cat" in message
+    assert not (tmp_path / "new").exists()
+
+
+# ---- the start from a detector ---------------------------------------------------------------------------------
+
+
+def test_init_from_a_run_of_other_classes(toy: Path, tmp_path: Path):
+    trained("--data", toy, "--out", tmp_path / "first", *QUICK)
+    cats = write_voc(tmp_path / "cats", {"trainval": ["a", "b"]}, {"a": [object_xml("cat", 1, 1, 40, 30)]})
+    out = tmp_path / "second"
+    args = ("--data", cats, "--out", out, *QUICK, "--init", tmp_path / "first", "--freeze", "backbone")
+    assert "no class kept; new: class_head" in trained("--preset", "paper", *args)
+    entries = json.loads((out / "config.json").read_text())
+    assert entries["init"] == str((tmp_path / "first").resolve())
+    config = entries["config"]
+    assert (config["architecture"], config["pretrained"], config["freeze"]) == ("ssd_tiny", False, "backbone")
+    first, second = (load_model(run / "model.safetensors").state_dict() for run in (tmp_path / "first", out))
+    assert all(torch.equal(second[name], first[name]) for name in first if name.startswith("backbone."))
 
 
 def test_tensorboard(toy: Path, tmp_path: Path):
     pytest.importorskip("tensorboard")
-    args = ("--data", toy, "--out", tmp_path, *QUICK, "--iterations", 8, "--tensorboard", "--val-set", "val")
+    args = ("--data", toy, "--out", tmp_path, *QUICK, "--iterations", 8, "--tensorboard", "--val-set", "test")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of TensorBoard's own imports
         trained(*args, "--val-every", 1)
@@ -213,7 +272,7 @@ def test_tensorboard(toy: Path, tmp_path: Path):
         events.Reload()
     lines = log_of(tmp_path)
     tags = {"loss/localization", "loss/confidence", "gradient_norm", "learning_rate", "images_per_second", "waiting"}
-    assert set(events.Tags()["scalars"]) == tags | {"mAP"}
+    assert set(events.Tags()["scalars"]) == tags | {"mAP", "loss/val_localization", "loss/val_confidence"}
     points = [(point.step, point.value) for point in events.Scalars("loss/confidence")]
     assert points == [(line["step"], pytest.approx(line["confidence"])) for line in lines]
     assert events.Tags()["images"] == ["detections/0", "detections/1"]  # of the two validation images

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssdlib.engine.config import TrainConfig
 from ssdlib.model import SSD, build_model
-from ssdlib.training import TrainState, learning_rate_factor, make_optimizer, train_step, training_loop
+from ssdlib.training import TrainState, autocast, learning_rate_factor, make_optimizer, train_step, training_loop
 
 
 def factors(config: TrainConfig, steps: Sequence[int]) -> list[float]:
@@ -146,3 +146,59 @@ def test_the_loop_stops_before_a_step_that_is_not_finite():
         next(training_loop(state, [batch()], QUICK, losses=losses))
     assert all(torch.equal(p, before[name]) for name, p in state.model.named_parameters())
     assert state.step == 0
+
+
+# ---- float16 ---------------------------------------------------------------------------------------------------
+
+
+def in_float16(scale: float, **changes: Any) -> tuple[TrainState, TrainConfig]:
+    """A state before the first step, whose scaler begins with a factor."""
+    config = TrainConfig(iterations=3, batch_size=2, warmup=0.0, precision="float16", ema_decay=0.0, **changes)
+    torch.manual_seed(0)
+    state = TrainState.start(build_model("ssd_tiny", ["cat"]), config)
+    state.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return state, config
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_gradient_that_overflows_skips_the_step(optimizer: str):
+    """The next steps are as if it had not been: SGD's momentum, above all, must not hold numbers of nowhere."""
+    state, config = in_float16(2.0**100, optimizer=optimizer)
+    before = [p.clone() for p in state.model.parameters()]
+    loop = training_loop(state, iter([batch()] * 3), config)
+    first = next(loop)
+    assert not math.isfinite(first["gradient_norm"])
+    assert math.isfinite(first["confidence"])
+    assert state.scaler is not None
+    assert state.scaler.get_scale() == 2.0**99
+    assert all(torch.equal(p, b) for p, b in zip(state.model.parameters(), before, strict=True))
+    assert not state.optimizer.state_dict()["state"]
+    state.scaler.update(256.0)
+    second = next(loop)
+    assert second["confidence"] == first["confidence"]
+    assert math.isfinite(second["gradient_norm"])
+    assert not all(torch.equal(p, b) for p, b in zip(state.model.parameters(), before, strict=True))
+    assert all(p.isfinite().all() for p in state.model.parameters())
+    moments = [m for entry in state.optimizer.state_dict()["state"].values() for m in entry.values()]
+    assert all(m.isfinite().all() for m in moments)
+
+
+def test_the_scale_cancels_out():
+    norms = []
+    for scale in (1.0, 1024.0):
+        state, config = in_float16(scale)
+        norms.append(next(training_loop(state, iter([batch()]), config))["gradient_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=2e-2)
+
+
+def test_a_gradient_that_is_infinite_at_any_scale_stops_the_run():
+    state, config = in_float16(1.0)
+    for parameter in state.model.class_head.parameters():
+        parameter.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(FloatingPointError, match="norm of the gradient became"):
+        next(training_loop(state, iter([batch()]), config))
+
+
+def test_auto_is_no_precision_of_a_step():
+    with pytest.raises(ValueError, match="'auto' must be decided before a step"):
+        autocast(torch.device("cpu"), "auto")

@@ -50,7 +50,8 @@ def test_wrong_configurations(wrong: dict[str, Any], message: str):
         ("iterations=7", {"iterations": 7}),
         ("max_grad_norm=none", {"max_grad_norm": None}),
         ("max_grad_norm=2", {"max_grad_norm": 2.0}),
-        ("bfloat16=Yes", {"bfloat16": True}),
+        ("precision=float16", {"precision": "float16"}),
+        ("compile=Yes", {"compile": True}),
         ("pretrained=off", {"pretrained": False}),
         ("architecture=ssd300_vgg16", {"architecture": "ssd300_vgg16"}),
         ("augmentation=None", {"augmentation": None}),
@@ -81,7 +82,9 @@ def test_later_settings_win_and_an_augmentation_can_be_switched_on():
         ("learning_rate=nan", "learning_rate takes a number, got 'nan'"),
         ("max_grad_norm=high", "max_grad_norm takes a number or none, got 'high'"),
         ("iterations=1.5", "iterations takes a whole number, got '1.5'"),
-        ("bfloat16=2", "bfloat16 takes true or false, got '2'"),
+        ("compile=2", "compile takes true or false, got '2'"),
+        ("precision=int8", "precision must be one of float32, bfloat16, float16, auto, got 'int8'"),
+        ("patience=-1", "patience must be at least 0, got -1"),
         ("augmentation.color=blue", "augmentation.color takes true or false, got 'blue'"),
         ("augmentation=strong", "augmentation takes none; its parts are set one by one, such as augmentation.crop"),
         ("optimizer=adam", "optimizer must be 'sgd' or 'adamw', got 'adam'"),
@@ -106,6 +109,13 @@ def test_every_field_can_be_set():
 @pytest.mark.parametrize("config", [*PRESETS.values(), TrainConfig(augmentation=None)])
 def test_a_configuration_survives_json(config: TrainConfig):
     assert config_from_dict(json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize(("recorded", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_the_number_format_was_a_switch(recorded: bool, precision: str):
+    assert config_from_dict({"bfloat16": recorded, "seed": 3}) == TrainConfig(precision=precision, seed=3)
+    with pytest.raises(ValueError, match=r"another version of ssdlib: .*'bfloat16'"):
+        config_from_dict({"bfloat16": "yes"})
 
 
 def test_records_of_other_versions():

@@ -45,4 +45,4 @@ def test_the_presets_of_the_paper():
 def test_the_small_presets_are_those_of_the_recorded_runs():
     for name, record in (("tiny", "tiny_toy"), ("tiny_few", "tiny_bccd")):
         recorded = json.loads((ROOT / "ssdlib" / "engine" / "records" / f"{record}.json").read_text())["config"]
-        assert differences(PRESETS[name], replace(config_from_dict(recorded), bfloat16=False, seed=0)) == []
+        assert differences(PRESETS[name], replace(config_from_dict(recorded), precision="float32", seed=0)) == []

@@ -22,7 +22,7 @@ from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine import run as engine_run
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.loading import Batches
-from ssdlib.engine.run import has_bfloat16
+from ssdlib.engine.precision import fastest_convolutions, has_bfloat16, precision_for
 from ssdlib.loss import LossSums
 from ssdlib.model import SSD, build_model
 from ssdlib.training import make_optimizer, train_step
@@ -147,7 +147,7 @@ def test_without_averaging_the_last_weights_are_kept(sample: Images, tmp_path: P
 
 
 def test_bfloat16(sample: Images, tmp_path: Path):
-    model = train(replace(QUICK, iterations=2, bfloat16=True), four(sample), tmp_path, progress=False)
+    model = train(replace(QUICK, iterations=2, precision="bfloat16"), four(sample), tmp_path, progress=False)
     assert all(math.isfinite(value) for line in log_of(tmp_path) for value in line.values())
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
 
@@ -323,6 +323,73 @@ def test_after_each_epoch(sample: Images, tmp_path: Path):
     assert [line["extra"] for line in log_of(tmp_path)] == [2.5, 4.5]
 
 
+# ---- lines within an epoch, precision, the start from a detector -----------------------------------------------
+
+
+def test_a_long_epoch_has_lines_in_its_course(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every second of the three steps of an epoch, of means over those two; the epoch's own line is of all three."""
+    monkeypatch.setattr(engine_run, "LINE_EVERY", 2)
+    seen: list[dict[str, float]] = []
+    train(replace(QUICK, iterations=6), sample, tmp_path, progress=False, after_line=lambda _, line: seen.append(line))
+    lines = log_of(tmp_path)
+    assert [(line.get("epoch"), line["step"]) for line in lines] == [(None, 2), (1, 3), (None, 5), (2, 6)]
+    assert [line["step"] for line in seen] == [2, 3, 5, 6]
+    every: list[dict[str, Any]] = []
+    monkeypatch.setattr(engine_run, "LINE_EVERY", 1)
+    train(replace(QUICK, iterations=3), sample, tmp_path / "each", progress=False)
+    every = log_of(tmp_path / "each")[:2]
+    assert lines[0]["confidence"] == pytest.approx((every[0]["confidence"] + every[1]["confidence"]) / 2)
+
+
+def test_precision_auto_is_decided_and_recorded(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(engine_run, "precision_for", lambda device: "bfloat16")
+    train(replace(QUICK, iterations=1, precision="auto"), four(sample), tmp_path, progress=False)
+    assert run_folder.recorded_config(tmp_path)[0].precision == "bfloat16"
+
+
+def test_a_run_in_float16(sample: Images, tmp_path: Path):
+    """The first gradients overflow, at a factor of 65536: they are counted, and the log is finite."""
+    model = train(replace(QUICK, iterations=5, precision="float16"), four(sample), tmp_path, progress=False)
+    lines = log_of(tmp_path)
+    assert sum(line.get("skipped", 0) for line in lines) > 0
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+
+
+def test_a_run_starts_from_a_detector(sample: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Of other classes and another normalisation, which the run takes over; a frozen part stays."""
+    source = build_model("ssd_tiny", ["owl", sample.classes[0]], mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 3.0])
+    config = replace(QUICK, iterations=2, freeze="backbone")
+    model = train(config, four(sample), tmp_path, init=source)
+    assert f"classes kept: {sample.classes[0]}; new: class_head" in capsys.readouterr().err
+    assert model.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+    theirs = source.state_dict()
+    for name, value in model.state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(value, theirs[name]), name
+    assert not torch.equal(model.offset_head.convolutions[0].weight, source.offset_head.convolutions[0].weight)
+
+
+def test_starts_that_are_refused(sample: Images, tmp_path: Path):
+    source = build_model("ssd_tiny", ["owl"])
+    for change, message in (
+        ({"architecture": "ssdlite320_mobilenet_v3"}, "cannot start from ssd_tiny: it is another network"),
+        ({"pretrained": True}, "not from both"),
+        ({"freeze": "neck"}, "no part 'neck'"),
+        ({"patience": 3}, "patience needs validation images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(replace(QUICK, **change), four(sample), tmp_path / "run", init=source, progress=False)
+        assert not (tmp_path / "run").exists()
+
+
+def test_algorithms_of_convolutions_are_tried_on_gpus_alone():
+    for kind in ("cpu", "cuda"):
+        with fastest_convolutions(torch.device(kind)):
+            assert torch.backends.cudnn.benchmark is (kind == "cuda")
+        assert torch.backends.cudnn.benchmark is False
+
+
 # ---- torch.compile ---------------------------------------------------------------------------------------------
 
 
@@ -369,3 +436,13 @@ def test_has_bfloat16(monkeypatch: pytest.MonkeyPatch):
     assert has_bfloat16(torch.device("cpu")) is False
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert has_bfloat16(torch.device("cpu")) is True
+    assert precision_for(torch.device("cpu")) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")]
+)
+def test_the_precision_of_a_gpu(capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch):
+    """P100, V100, T4, A100."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert precision_for(torch.device("cuda", 0)) == expected

@@ -120,7 +120,7 @@ def in_progress(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def in_sums(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda saved: saved["progress"]["sums"].update({name: value})
+    return lambda saved: saved["progress"]["epoch"].update({name: value})
 
 
 FIRST = (16, 96, 3, 3)  # of the first weight of the optimizer: that of a head
@@ -150,10 +150,16 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "no progress": (entry("progress", 3), "progress"),
     "NaN as the time": (in_progress("seconds", torch.nan), r"progress\.seconds must be a number .* got nan"),
     "a time before the start": (in_progress("seconds", -1.0), r"progress\.seconds must be .* got -1\.0"),
-    "a text as the time": (in_progress("epoch_began", "1"), r"progress\.epoch_began must be .* got '1'"),
+    "a text as the time": (in_sums("began", "1"), r"progress\.epoch\.began must be .* got '1'"),
     "progress too many": (in_progress("speed", 1.0), "progress has an entry too many, 'speed'"),
-    "an infinite loss": (in_sums("confidence", torch.inf), r"progress\.sums\.confidence must be .* got inf"),
-    "a sum too many": (in_sums("x", 1.0), r"progress\.sums has an entry too many, 'x'"),
+    "an infinite loss": (in_sums("confidence", torch.inf), r"progress\.epoch\.confidence must be .* got inf"),
+    "a sum too many": (in_sums("x", 1.0), r"progress\.epoch has an entry too many, 'x'"),
+    "no best": (in_progress("best", None), r"progress\.best must be a mapping, got None"),
+    "a best that is not finite": (
+        in_progress("best", {"mAP": torch.nan, "step": 1, "since": 0}),
+        r"progress\.best\.mAP must be a number .* got nan",
+    ),
+    "a scaler in float32": (entry("scaler", {"scale": 2.0}), "scaler has an entry too many, 'scale'"),
     "random numbers of another length": (entry("random", torch.zeros(3, dtype=torch.uint8)), "random must be torch.ui"),
     "random numbers of nothing": (entry("random", torch.zeros_like(torch.get_rng_state())), "random is no state"),
     "lists in lists": (entry("random", [[[[[[1]]]]]]), "random must be a tensor"),
@@ -219,3 +225,51 @@ def test_two_moments_in_one_memory_are_taken_apart(folder: Path, config: TrainCo
     run_folder.load_state(folder, state)
     moments = state.optimizer.state_dict()["state"][0]
     assert moments["exp_avg"].data_ptr() != moments["exp_avg_sq"].data_ptr()
+
+
+# ---- float16 ---------------------------------------------------------------------------------------------------
+
+
+def scaled(seed: int, steps: int) -> TrainState:
+    state = trained(quick(iterations=5, precision="float16"), seed, steps)
+    assert state.scaler is not None
+    state.scaler.load_state_dict({**state.scaler.state_dict(), "scale": 512.0, "_growth_tracker": 7})
+    return state
+
+
+def save_scaled(folder: Path, state: TrainState) -> None:
+    config = quick(iterations=5, precision="float16")
+    (folder / "config.json").write_text(json.dumps({"config": asdict(config)}), encoding="utf-8")
+    run_folder.save_state(folder, state, run_folder.Progress())
+
+
+@pytest.mark.parametrize("steps", [2, 0])
+def test_the_scaler_comes_back_and_skipped_steps_are_fine(steps: int, tmp_path: Path):
+    saved = scaled(1, steps)
+    saved.step = 4  # two were skipped, or all of them
+    save_scaled(tmp_path, saved)
+    state = trained(quick(iterations=5, precision="float16"), 2, 0)
+    run_folder.load_state(tmp_path, state)
+    assert state.step == 4
+    assert state.scaler is not None
+    assert (state.scaler.get_scale(), state.scaler.state_dict()["_growth_tracker"]) == (512.0, 7)
+
+
+@pytest.mark.parametrize(
+    ("scaler", "message"),
+    [
+        ({}, "scaler lacks"),
+        ({"scale": 0.0, "_growth_tracker": 0}, "scaler.scale must be a number above 0, got 0.0"),
+        ({"scale": torch.nan, "_growth_tracker": 0}, "scaler.scale must be a number above 0, got nan"),
+        ({"scale": 2.0, "_growth_tracker": "1"}, "_growth_tracker must be a whole number, got '1'"),
+    ],
+)
+def test_a_tampered_scaler(scaler: dict[str, Any], message: str, tmp_path: Path):
+    save_scaled(tmp_path, scaled(1, 2))
+    saved = torch.load(tmp_path / "state.pt", weights_only=True)
+    saved["scaler"] = scaler
+    del saved["checksum"]
+    saved["checksum"] = state_check.checksum(saved)
+    torch.save(saved, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=message):
+        run_folder.load_state(tmp_path, trained(quick(iterations=5, precision="float16"), 2, 0))
