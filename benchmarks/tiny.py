@@ -30,6 +30,8 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder in the VOC layout, with the image sets trainval and test.")],
     bfloat16: Annotated[bool, typer.Option(help="Compute the network in bfloat16.")] = False,
     preset: Annotated[str, typer.Option(help="As of `ssd train`.")] = "tiny",
+    init: Annotated[Path | None, typer.Option(help="Start from this checkpoint, named from the repository.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="As of `ssd train`.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Steps, instead of the preset's.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     figure: Annotated[Path | None, typer.Option(help="Draw detections on three test images to this file.")] = None,
@@ -42,6 +44,8 @@ def main(
         train = ["ssd", "train", "--preset", preset, "--data", str(data), "--out", str(run), "--seed", str(seed)]
         train += ["--precision", "bfloat16"] if bfloat16 else []
         train += ["--iterations", str(iterations)] if iterations else []
+        train += ["--init", str(init)] if init else []
+        train += [word for setting in settings or [] for word in ("--set", setting)]
         evaluate = ["ssd", "evaluate", str(run), "--json", str(result)]
         for command in (train, evaluate):
             subprocess.run(command, check=True)

@@ -28,7 +28,7 @@ from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine.config import TrainConfig, with_settings
 from ssdlib.engine.loading import DetectionDataset
 from ssdlib.engine.precision import precision_for
-from ssdlib.engine.presets import PRESET_NOTES, PRESETS
+from ssdlib.engine.presets import PRESET_NOTES, PRESETS, schedule_advice
 from ssdlib.engine.tensorboard import tensorboard_log
 from ssdlib.engine.validation import Validation, require_apart
 from ssdlib.model import SSD
@@ -206,6 +206,9 @@ def train_command(
                 every = f"every {validation.every} epochs" if validation.every > 1 else "after each epoch"
                 typer.echo(f"{len(validation.dataset)} validation images of {notes['val_set']!r}, measured {every}")
             typer.echo(f"precision: {config.precision}" + (f", chosen for {device_name(place)}" if chosen else ""))
+            advice = "" if recorded else schedule_advice(config, len(dataset), tuned=start is not None)
+            if advice:
+                typer.echo(advice)
             if resume and run_folder.finished(out):
                 typer.echo(f"the run in {out} is finished")
         events = out / "events" if notes["tensorboard"] and processes.rank() == 0 else None

@@ -6,11 +6,12 @@ import json
 import re
 from dataclasses import replace
 
+import pytest
 from support.repository import ROOT
 
 from ssdlib.data.transforms import Augmentation
 from ssdlib.engine.config import config_from_dict, differences
-from ssdlib.engine.presets import PRESET_NOTES, PRESETS
+from ssdlib.engine.presets import PRESET_NOTES, PRESETS, advised_iterations, schedule_advice
 from ssdlib.model import ARCHITECTURES
 from ssdlib.zoo.imagenet import CLASSIFIERS
 
@@ -46,3 +47,34 @@ def test_the_small_presets_are_those_of_the_recorded_runs():
     for name, record in (("tiny", "tiny_toy"), ("tiny_few", "tiny_bccd")):
         recorded = json.loads((ROOT / "ssdlib" / "engine" / "records" / f"{record}.json").read_text())["config"]
         assert differences(PRESETS[name], replace(config_from_dict(recorded), precision="float32", seed=0)) == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "images", "tuned", "expected"),
+    [
+        ("paper", 16_551, False, 120_000),  # the run that the rule goes through
+        ("paper", 4 * 16_551, False, 240_000),
+        ("paper", 118_287, False, 320_000),  # COCO
+        ("tiny_few", 292, False, 2400),
+        ("tiny", 2600, False, 7200),
+        ("finetune", 292, True, 1000),
+        ("finetune", 73, True, 500),
+        ("paper", 1, False, 930),
+    ],
+)
+def test_iterations_by_the_size_of_the_data_set(preset: str, images: int, tuned: bool, expected: int):
+    assert advised_iterations(PRESETS[preset], images, tuned=tuned) == expected
+
+
+def test_a_batch_twice_as_large_needs_half_the_iterations():
+    assert advised_iterations(replace(PRESETS["paper"], batch_size=64), 16_551) == 60_000
+    assert advised_iterations(replace(PRESETS["paper"], batch_size=10**9), 5) == 1
+
+
+def test_advice_is_given_where_the_schedule_is_far_from_the_rule():
+    advice = schedule_advice(PRESETS["paper"], 300)
+    assert advice.startswith("advice: 120,000 iterations show each of the 300 images 12,800 times;"), advice
+    assert advice.endswith("about 16,000 (--iterations 16000)")
+    assert "each of the 16,551 images 0.0387 times" in schedule_advice(replace(PRESETS["paper"], iterations=20), 16_551)
+    for name, images in (("paper", 16_551), ("paper", 4000), ("tiny", 2600), ("tiny_few", 100)):
+        assert schedule_advice(PRESETS[name], images) == ""
