@@ -2,8 +2,8 @@
 
     python benchmarks/loader.py
 
-writes ssdlib/engine/records/loader.json. The time is that of the processor (one thread), not of the clock, so that other
-work on the machine counts little. The files are those of benchmarks/speed.py: drawn, of VOC's size.
+writes ssdlib/engine/records/loader.json. The time is that of the processor (one thread), not of the clock, so that
+other work on the machine counts little. The files are those of benchmarks/speed.py: drawn, of VOC's size.
 """
 
 from __future__ import annotations

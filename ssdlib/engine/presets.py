@@ -92,8 +92,8 @@ PRESET_NOTES = {
         "from a trained detector to your classes, with hundreds of photographs",
         "ssd train --preset finetune --init runs/toy --data data/BCCD --out runs/cells",
         "two CPU cores for the small network, one GPU for SSD300 (estimated)",
-        f"minutes for the small network; measured with fewer steps: {_MEASURED}/finetune.json",
-        f"measured with fewer steps: {_MEASURED}/finetune.json",
+        f"minutes for the small network (arithmetic from {_MEASURED}/tiny_bccd.json)",
+        _NOT_MEASURED,
     ),
     "paper": PresetNote(
         "SSD300 on VGG-16 as in the paper, from ImageNet weights, on VOC 2007 + 2012",
@@ -124,14 +124,14 @@ PRESET_NOTES = {
 
 
 # What is known of how long to train: images of the data set, and images that were seen. The small network on blood
-# cells (ssdlib/engine/records/tiny_bccd.json), the paper's run on VOC, and the preset for fine-tuning.
+# cells (ssdlib/engine/records/tiny_bccd.json), the paper's run on VOC, and the preset for fine-tuning (not measured).
 _SMALL, _LARGE, _TUNED = (292, 2400 * 8), (16_551, 120_000 * 32), (292, 1000 * 8)
 
 
 def advised_iterations(config: TrainConfig, images: int, *, tuned: bool = False) -> int:
     """How many steps fit a data set, by a rule of thumb: images seen grow with the square root of the images there are.
 
-    Four times the photographs are worth twice the steps: each is seen half as often. The rule goes through one known
+    Four times the photographs are worth twice the steps: each is seen half as often. The rule goes through one
     run for each kind of start; of the paper's it makes 320,000 iterations for the 118,287 images of COCO, where the
     paper (section 3.4) took 240,000 before it zoomed out.
 
