@@ -145,8 +145,7 @@ def advised_iterations(config: TrainConfig, images: int, *, tuned: bool = False)
     """
     there, seen = _TUNED if tuned else _SMALL if config.architecture == "ssd_tiny" else _LARGE
     steps = max(1.0, seen * math.sqrt(images / there) / config.batch_size)
-    digits = 1 - math.floor(math.log10(steps))
-    return max(1, round(steps, digits) if digits > 0 else int(round(steps, digits)))
+    return int(round(steps, min(0, 1 - math.floor(math.log10(steps)))))
 
 
 def schedule_advice(config: TrainConfig, images: int, *, tuned: bool = False) -> str:

@@ -64,7 +64,9 @@ class Validation:
         sums = [0.0, 0.0, 0.0]
 
         def add(offsets: Tensor, logits: Tensor, targets: list[Target]) -> None:
-            for i, part in enumerate(multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)):
+            for i, part in enumerate(
+                multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
+            ):
                 sums[i] += float(part)
 
         found, truth = detect_dataset(
