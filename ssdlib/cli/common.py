@@ -16,8 +16,10 @@ import typer
 from ssdlib.cli.outputs import some_path
 from ssdlib.data import DataWarning
 from ssdlib.engine import run_folder
+from ssdlib.engine.validation import OverlapWarning
 from ssdlib.model import SSD
 from ssdlib.zoo import open_model, read_description
+from ssdlib.zoo.description import is_number
 
 ModelArgument = Annotated[
     Path,
@@ -54,7 +56,8 @@ def clear_errors() -> Iterator[None]:
             def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
                 if issubclass(category, DataWarning):
                     text = printable(str(message).split(";")[0])
-                    typer.secho(f"warning: {text}; `ssd data check` lists them", fg="yellow", err=True)
+                    where_more = "" if issubclass(category, OverlapWarning) else "; `ssd data check` lists them"
+                    typer.secho(f"warning: {text}{where_more}", fg="yellow", err=True)
                 else:
                     usual(message, category, *where, **more)
 
@@ -124,10 +127,13 @@ def weights_note(run: Path) -> str:
     path = checkpoint_of(run)
     if not run.is_dir():
         return ""
+    if path.name != run_folder.BEST:
+        return f"weights: {path.name}, the last of the run"
     training = read_description(path)["training"]
-    if path.name == run_folder.BEST:
-        return f"weights: {path.name}, of step {training.get('step')}, mAP {training.get('mAP'):.3f} in the validation"
-    return f"weights: {path.name}, the last of the run"
+    step, score = (training.get(name) if isinstance(training, dict) else None for name in ("step", "mAP"))
+    if not is_number(step) or not is_number(score):
+        return f"weights: {path.name}"
+    return f"weights: {path.name}, of step {step:g}, mAP {score:.3f} in the validation"
 
 
 def model_of(run: Path, device: torch.device) -> SSD:

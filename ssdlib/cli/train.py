@@ -177,6 +177,8 @@ def train_command(
         if init is not None and weights is not None:
             raise ValueError("--init starts from a detector and --weights from a classifier: give one of them")
         start_name = name_of(init) if init else notes.get("init")
+        if recorded is not None and start_name != notes.get("init"):
+            raise ValueError(f"the run in {out} is another one: it started from {notes.get('init')}, not {start_name}")
         start = model_of(Path(start_name), torch.device("cpu")) if start_name else None
         config = _config(preset.value if preset else None, recorded, given, settings or [], start)
         chosen = config.precision == "auto"

@@ -22,6 +22,10 @@ from ssdlib.metrics import evaluate
 from ssdlib.model import SSD
 
 
+class OverlapWarning(DataWarning):
+    """Validation images are training images, too, or may be."""
+
+
 @dataclass(frozen=True)
 class Validation:
     """Images on which a network is measured, and when.
@@ -95,7 +99,7 @@ def require_apart(training: RecordDataset, validation: RecordDataset) -> None:
         ValueError: if more than one in a hundred validation images is a training image, too.
 
     Warns:
-        DataWarning: if fewer are; or if validation images have the name of a training image, and other bytes.
+        OverlapWarning: if fewer are; or if validation images have the name of a training image, and other bytes.
     """
     ours = [training.image_path(i) for i in range(len(training))]
     by_size, names = defaultdict(list), {path.stem for path in ours}
@@ -122,11 +126,11 @@ def require_apart(training: RecordDataset, validation: RecordDataset) -> None:
         )
         if len(same) > len(validation) / 100:
             raise ValueError(f"{message}: what is measured on them is how well the network remembers")
-        warnings.warn(message, DataWarning, stacklevel=2)
+        warnings.warn(message, OverlapWarning, stacklevel=2)
     if namesakes:
         warnings.warn(
             f"{len(namesakes)} of the {len(validation)} validation images have the name of a training image and other "
             f"bytes, the first of them {namesakes[0]}: make sure that they are no copies that were stored anew",
-            DataWarning,
+            OverlapWarning,
             stacklevel=2,
         )

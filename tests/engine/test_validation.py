@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from support.small_run import QUICK, Images, empty_item, log_of, same_weights, sample_images, weights_of
 from support.voc_folder import object_xml, write_voc
 
-from ssdlib.data import DataWarning, VOCDataset, open_dataset, sample_root
+from ssdlib.data import VOCDataset, open_dataset, sample_root
 from ssdlib.data.transforms import model_input
 from ssdlib.engine import run as engine_run
 from ssdlib.engine import run_folder, train
-from ssdlib.engine.validation import Validation, require_apart
+from ssdlib.engine.validation import OverlapWarning, Validation, require_apart
 from ssdlib.loss import multibox_loss
 from ssdlib.metrics import evaluate
 from ssdlib.model import SSD
@@ -277,7 +277,7 @@ def test_one_in_a_hundred_and_namesakes_are_told(tmp_path: Path):
     distinct(other, 2)
     (other / "JPEGImages" / "n3.png").write_bytes((root / "JPEGImages" / "a.png").read_bytes())
     ours, theirs = open_dataset(root, "train", ["cat"]), open_dataset(other, "val", ["cat"])
-    with pytest.warns(DataWarning) as told:
+    with pytest.warns(OverlapWarning) as told:
         require_apart(ours, theirs)
     messages = [str(warning.message) for warning in told]
     assert len(messages) == 2
