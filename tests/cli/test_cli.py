@@ -54,20 +54,8 @@ def run(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-QUICK = (
-    "--iterations",
-    2,
-    "--batch-size",
-    2,
-    "--workers",
-    0,
-    "--device",
-    "cpu",
-    "--threads",
-    1,
-    "--precision",
-    "float32",
-)
+ALONE = ("--workers", 0, "--device", "cpu", "--threads", 1)
+QUICK = ("--iterations", 2, "--batch-size", 2, *ALONE, "--precision", "float32")
 
 
 # ---- help ------------------------------------------------------------------------------------------------------

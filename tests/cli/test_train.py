@@ -25,20 +25,8 @@ from ssdlib.engine import run_folder
 from ssdlib.engine.presets import PRESETS
 from ssdlib.zoo.checkpoint import load_model
 
-QUICK = (
-    "--iterations",
-    2,
-    "--batch-size",
-    2,
-    "--workers",
-    0,
-    "--device",
-    "cpu",
-    "--threads",
-    1,
-    "--precision",
-    "float32",
-)
+ALONE = ("--workers", 0, "--device", "cpu", "--threads", 1)
+QUICK = ("--iterations", 2, "--batch-size", 2, *ALONE, "--precision", "float32")
 
 
 @pytest.fixture(scope="module")
