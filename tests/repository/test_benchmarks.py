@@ -56,6 +56,15 @@ def test_pairs_are_timed_by_turns_after_their_results_are_compared():
         timing.compare(timing.Pair("work", side("a", 1), side("b", 3), same, target=1.0))
 
 
+def test_what_a_core_of_the_loader_prepares(tmp_path: Path):
+    importlib.import_module("loader").main(images=2, rounds=2, results=tmp_path)
+    rows = json.loads((tmp_path / "loader.json").read_text())["rows"]
+    assert [(row["source"], row["augment_on"]) for row in rows] == [
+        (source, place) for source in ("JPEG files", "memory") for place in ("loader", "device")
+    ]
+    assert rows[3]["images_per_second"] > rows[0]["images_per_second"] > 0  # nothing to decode, nothing to vary
+
+
 def test_peak_memory_counts_what_is_freed_before_the_end():
     timing = importlib.import_module("timing")
     peak = timing.peak_memory(lambda: torch.ones(16, 1024, 1024).sum().item())  # 64 MiB for a moment
