@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssdlib.data import DataWarning, RecordDataset
+from ssdlib.data import AnnotatedDataset, DataWarning
 from ssdlib.data.transforms import Target
 from ssdlib.engine import processes
 from ssdlib.engine.inference import detect_dataset
@@ -48,7 +48,7 @@ class Validation:
             raise ValueError(f"every must be at least 1, got {self.every}")
         if len(self.dataset) == 0:
             raise ValueError("no images to validate on")
-        if isinstance(self.dataset, RecordDataset) and all(r.difficult.all() for r in self.dataset._records):
+        if isinstance(self.dataset, AnnotatedDataset) and all(r.difficult.all() for r in self.dataset._images):
             raise ValueError("the validation images hold no object that counts: no mAP can be measured on them")
 
     def measure(self, model: SSD, workers: int = 0) -> dict[str, float]:
@@ -88,7 +88,7 @@ class Validation:
         return processes.from_first({name: value for name, value in measured.items() if math.isfinite(value)})
 
 
-def require_apart(training: RecordDataset, validation: RecordDataset) -> None:
+def require_apart(training: AnnotatedDataset, validation: AnnotatedDataset) -> None:
     """Make sure that a network is not validated on what it learns from.
 
     Two images are the same if their files have the same bytes, wherever they lie. (The sizes are compared first, and
