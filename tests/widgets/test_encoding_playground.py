@@ -46,7 +46,7 @@ def test_doubling_the_width_adds_the_same_on_every_prior() -> None:
         ("prior", [10, 10, 20, 10.5], "prior must be at least 1 pixel wide and high"),
         ("box", [10, 10, 301, 20], "inside the picture of 300 x 200"),
         ("variances", (0.1, 0), "variances must be two finite numbers above 0"),
-        ("variances", (0.1, float("nan")), "variances must be two finite numbers above 0"),
+        ("variances", (0.1, float("nan")), "variances must be made of finite numbers"),
         ("variances", (0.1,), "variances"),
         ("offsets", [0, 0, 0], "offsets must be four finite numbers"),
         ("offsets", 5, "offsets must be four finite numbers; got 5"),
@@ -156,6 +156,30 @@ def test_object_follows_its_offsets_and_stops_at_the_border(show: OpenPage) -> N
     assert float(slider.input_value()) == 7.5  # nothing has moved, and the slider says so
     page.get_by_role("slider", name="h height").press("Home")
     assert shown(page) == ["7.50", "0.00", "0.00", "\u221210.00"]
+
+
+@pytest.mark.browser
+def test_variances_are_switched_and_the_distance_is_drawn_over_the_width(show: OpenPage) -> None:
+    playground = EncodingPlayground(prior=[120, 70, 180, 130], box=[132, 70, 192, 130])
+    page = show(playground)
+    words = page.locator(".ssd-stage text.ssd-small").all_text_contents()
+    assert words == ["12", "12 of 60 px = 0.20"]
+    switch = page.get_by_role("checkbox", name="divide by the variances 0.1 and 0.2")
+    switch.uncheck()
+    assert state_of(page, "variances") == [1, 1]
+    assert shown(page) == ["0.20", "0.00", "0.00", "0.00"]
+    slider = page.get_by_role("slider", name="cx centre x")
+    assert (slider.get_attribute("min"), slider.get_attribute("max")) == ("-1", "1")
+    slider.press("ArrowRight")
+    assert shown(page)[0] == "0.21"
+    switch.check()
+    assert shown(page)[0] == "2.10"
+    assert slider.get_attribute("max") == "10"
+    left = page.get_by_role("spinbutton", name="left")
+    left.fill("299")
+    left.press("Enter")
+    box = state_of(page, "box")
+    assert box[0] == pytest.approx(box[2] - 1)  # no thinner than 1 px, which has a logarithm
 
 
 @pytest.mark.browser

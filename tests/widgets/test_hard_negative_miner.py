@@ -161,7 +161,7 @@ def test_ratio_and_steps_by_keyboard(show: OpenPage, inputs: Inputs) -> None:
         assert (state_of(page, "ratio"), state_of(page, "shown")) == (ratio, 0)
         assert (play.get_attribute("aria-disabled") == "true") == (ratio == 0)
         set_state(page, "shown", 15 * ratio)
-        before, after = cells(page, "Confidence loss (sums / N)")
+        before, after = cells(page, "Confidence loss")
         assert after[0] == f"{15 * ratio} mined"
         assert after[3] == f"{widget.losses['confidence']:.2f}"
         assert before[0] == "all 5,441"
@@ -188,7 +188,7 @@ def test_ratio_and_steps_by_keyboard(show: OpenPage, inputs: Inputs) -> None:
 def test_playing_boxes_and_guesses(show: OpenPage, inputs: Inputs) -> None:
     widget = HardNegativeMiner(*inputs, ratio=1, shown=13)
     page = show(widget)
-    guesses = cells(page, "Mined, by their most likely object")
+    guesses = [text.rsplit(" ", 1) for text in page.locator(".ssd-claims li").all_inner_texts()]
     assert sum(int(count) for _, count in guesses) == 15
     assert {name for name, _ in guesses} == {widget.classes[row[4] - 1] for row in widget.scene["negatives"][:15]}
     page.get_by_role("button", name="Play").click()
@@ -200,6 +200,35 @@ def test_playing_boxes_and_guesses(show: OpenPage, inputs: Inputs) -> None:
     set_state(page, "drawn", ["negatives"])
     assert page.locator(".ssd-mined").count() == 15
     assert not page.locator(".ssd-positive").first.is_visible()
+
+
+@pytest.mark.browser
+def test_losses_are_scrubbed_and_older_negatives_are_faint(show: OpenPage, inputs: Inputs) -> None:
+    page = show(HardNegativeMiner(*inputs, ratio=2))
+    assert page.locator(".ssd-mined").count() == 0  # it starts at none
+    grip = page.get_by_role("slider", name="Mined negatives")
+    frame = grip.bounding_box()
+    assert frame
+    unit = frame["width"] / 302  # of the picture: 282 for 150 negatives, and 10 on each side
+    page.mouse.move(frame["x"] + unit * (10 + 282 * 8.5 / 150), frame["y"] + 20)
+    page.mouse.down()
+    assert state_of(page, "shown") == 9
+    page.mouse.move(frame["x"] + unit * (10 + 282 * 120 / 150), frame["y"] + 20, steps=3)
+    assert state_of(page, "shown") == 30  # no further than what is mined
+    page.mouse.up()
+    page.mouse.move(frame["x"], frame["y"] + 20)
+    assert state_of(page, "shown") == 30
+    assert page.locator(".ssd-mined").count() == 30
+    assert page.locator("g.ssd-older").count() == 25
+    grip.press("ArrowLeft")
+    grip.press("Control+ArrowLeft")
+    assert state_of(page, "shown") == 19
+    assert (grip.get_attribute("aria-valuetext") or "").startswith("19, loss ")
+    taken = page.locator(".ssd-claims li").first
+    taken.hover()
+    link = taken.get_attribute("data-link")
+    bright = page.eval_on_selector_all(".ssd-stage .ssd-linked", "all => all.map(e => e.dataset.link)")
+    assert set(bright) == {link}
 
 
 @pytest.mark.browser

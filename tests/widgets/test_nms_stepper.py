@@ -119,7 +119,7 @@ def test_example_in_the_docstring_runs() -> None:
     ("name", "value", "message"),
     [
         ("min_score", 0.01, "min_score must be a number from 0.05 to 1; got 0.01"),
-        ("min_score", float("nan"), "min_score must be a number"),
+        ("min_score", float("nan"), "min_score must be made of finite numbers"),
         ("max_overlap", 1.5, "max_overlap must be a number from 0 to 1; got 1.5"),
         ("label", 3, "label must be 0 .* to 2; got 3"),
         ("step", 7, "step must be 0 to 5; got 7"),

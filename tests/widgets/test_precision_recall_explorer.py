@@ -158,7 +158,7 @@ def test_example_in_the_docstring_runs() -> None:
     [
         ("label", 0, r"label must be one of those with objects, \[1, 2\]; got 0"),
         ("min_score", 1.1, "min_score must be a number from 0 to 1; got 1.1"),
-        ("min_score", float("nan"), "min_score must be a number"),
+        ("min_score", float("nan"), "min_score must be made of finite numbers"),
         ("iou_threshold", 0.6, "0.6"),
         ("ap", "mean", "mean"),
         ("error", 4, "error must be 0 to 3; got 4"),
@@ -281,6 +281,44 @@ def test_slider_choices_and_pictures_by_mouse_and_keyboard(show: OpenPage, tmp_p
     assert numbers(page)[:2] == ["0 of 1 objects = 0.00", "no detection"]
     page.get_by_label("area (VOC").check()
     page.get_by_text("No detection has a score of 0.84").wait_for()
+
+
+@pytest.mark.browser
+def test_the_point_is_dragged_and_a_cross_opens_its_picture(show: OpenPage, explorer: PrecisionRecallExplorer) -> None:
+    page = show(explorer)
+    label = explorer.errors[0]["label"]
+    for key, value in {"label": label, "iou_threshold": 0.5, "min_score": 0.1, "error": 0}.items():
+        set_state(page, key, value)
+    scores = explorer.curves[str(label)]["scores"]
+    grip = page.get_by_role("slider", name="Point on the curve")
+    count = int(grip.get_attribute("aria-valuenow") or 0)
+    assert count == sum(score >= 100 for score in scores)
+    grip.press("ArrowLeft")
+    assert state_of(page, "min_score") == scores[count - 2] / 1000
+    assert is_at(page, count - 1)
+    knob, stage = page.locator(".ssd-pr-here").bounding_box(), page.locator(".ssd-stage").first.bounding_box()
+    assert knob
+    assert stage
+    page.mouse.move(knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(stage["x"] + 50, stage["y"] + 30, steps=6)  # upper left: few detections, and right ones
+    page.mouse.up()
+    few = state_of(page, "min_score")
+    assert few * 1000 == pytest.approx(scores[0], abs=60)
+    page.mouse.move(knob["x"], knob["y"])
+    assert state_of(page, "min_score") == few
+    set_state(page, "min_score", 0.05)
+    crosses = page.locator(".ssd-pr-cross")
+    last = crosses.count() - 1
+    assert last >= 1
+    crosses.nth(last).hover()
+    assert page.locator(".ssd-pr-choose.ssd-linked").count() == 1
+    crosses.nth(last).click()
+    assert state_of(page, "error") == last
+
+
+def is_at(page: Page, count: int) -> bool:
+    return page.locator(".ssd-pr-grip").get_attribute("aria-valuenow") == str(count)
 
 
 @pytest.mark.browser

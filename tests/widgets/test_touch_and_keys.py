@@ -156,7 +156,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
     assert columns == (2 if width > 800 else 1)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 6])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 6, 7])
 def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int) -> None:
     make = [
         JaccardPlayground,

@@ -29,6 +29,7 @@ function encodingStage(model) {
   const [width, height] = model.get("size");
   const colors = { prior: colorOf(1), object: colorOf(2) };
   const place = stage({ width, height, label: "A prior and an object on a grid of 20 pixels" });
+  place.node.classList.add("ssd-low");
   const prior = svg("rect", { class: "ssd-box ssd-dashed", style: { stroke: colors.prior } });
   const object = movableBox(place, {
     name: "Object",
@@ -37,10 +38,26 @@ function encodingStage(model) {
     set: (box) => put(model, { box }),
     least: 1,
   });
+  // The distance of the centres along x, over the width of the prior, which is drawn along its lower side.
+  const rulers = ["ssd-ruler", "ssd-ruler ssd-ruler-whole"].map((name) => svg("path", { class: name }));
+  const words = [0, 1].map(() => svg("text", { class: "ssd-small ssd-tag", "text-anchor": "middle" }));
   const way = svg("line", { class: "ssd-way" });
   const dots = [colors.prior, colors.object].map((fill) => svg("circle", { class: "ssd-handle", style: { fill } }));
   const tags = { prior: tag("prior"), object: tag("object") };
-  place.node.append(gridLines(place), prior, object.node, way, ...dots, tags.prior, tags.object);
+  place.node.append(gridLines(place), prior, ...rulers, object.node, way, ...dots, ...words, tags.prior, tags.object);
+  /** @type {(from: number[], ends: number[][]) => void} */
+  const measure = (from, [[px, py, pw], [bx]]) => {
+    const below = from[3] + 24 < height;
+    const side = below ? from[3] : from[1]; // where there is room for it
+    const out = below ? 1 : -1;
+    const at = side + 10 * out;
+    update(rulers[0], { d: bx === px ? "" : `M${px} ${py}V${at}M${bx} ${py}V${at}M${px} ${at}H${bx}` });
+    update(rulers[1], { d: `M${from[0]} ${at - 4}v8M${from[0]} ${at}H${from[2]}M${from[2]} ${at - 4}v8` });
+    words[0].textContent = bx === px ? "" : `${fixed(bx - px, 0)}`;
+    words[1].textContent = `${fixed(bx - px, 0)} of ${fixed(pw, 0)} px = ${fixed((bx - px) / pw, 2)}`;
+    update(words[0], { x: (px + bx) / 2, y: py });
+    update(words[1], { x: clamp(px, 60, width - 60), y: at + (below ? 24 : -2) });
+  };
   const show = (box, from) => {
     const ends = [toCentre(from), toCentre(box)];
     const [[px, py], [bx, by]] = ends;
@@ -49,6 +66,7 @@ function encodingStage(model) {
     update(way, { x1: px, y1: py, x2: bx, y2: by });
     for (const [i, [cx, cy]] of ends.entries()) update(dots[i], { cx, cy });
     placeTag(tags.object, box, place);
+    measure(from, ends);
     // The prior's name stands beside it, on the side that the object is not.
     const left = bx >= px;
     update(tags.prior, { x: from[left ? 0 : 2], y: py + 10, "text-anchor": left ? "end" : "start" });
@@ -97,7 +115,7 @@ function objectButtons(model) {
 // One slider for each offset, with the way it is worked out below it.
 function offsetSliders(model, moved) {
   const rows = OFFSETS.map(({ name, symbol }, i) => {
-    const { node, set } = slider({
+    const { node, set, range, input } = slider({
       label: html("span", {}, html("i", {}, "g"), html("sub", {}, symbol), ` ${name}`),
       min: -10,
       max: 10,
@@ -109,12 +127,16 @@ function offsetSliders(model, moved) {
         moved(i, value); // where the border stopped the object, nothing has changed, and the slider must go back
       },
     });
-    return { node, set, sum: html("p", { class: "ssd-hint ssd-sum" }) };
+    return { node, set, range, input, sum: html("p", { class: "ssd-hint ssd-sum" }) };
   });
   const px = (value) => fixed(value, Number.isInteger(roundTo(value, 0.01)) ? 0 : 1);
   const show = (box, prior, variances) => {
     const [raw, offsets] = [encode(box, prior, [1, 1]), encode(box, prior, variances)];
-    for (const [i, { set, sum }] of rows.entries()) {
+    for (const [i, { set, range, input, sum }] of rows.entries()) {
+      // Without the variances the numbers are smaller: the slider covers the same boxes.
+      const most = variances[i < 2 ? 0 : 1] === 1 ? [1, 1, 2, 2][i] : 10;
+      range(-most, most);
+      input.step = most < 10 ? 0.01 : 0.1;
       set(offsets[i]);
       const side = px(prior[i < 2 ? i + 2 : i]);
       const inside = i < 2 ? `(${px(box[i])} − ${px(prior[i])}) / ${side}` : `ln(${px(box[i])} / ${side})`;
@@ -130,13 +152,31 @@ function render({ model, el }) {
   const { picture, panel, says, watch, end } = frame(el, model);
   const drawing = encodingStage(model);
   const edits = objectButtons(model);
+  const [width, height] = model.get("size");
+  const fields = boxFields({
+    name: "Object, in px",
+    color: colorOf(2),
+    get: () => model.get("box"),
+    set: (box) => put(model, { box }),
+    width,
+    height,
+    least: 1,
+  });
+  const first = model.get("variances");
+  const used = first.every((value) => value === 1) ? [0.1, 0.2] : first;
+  const scaled = checks({
+    label: "",
+    options: [{ value: true, text: `divide by the variances ${used.join(" and ")}` }],
+    change: (values) => put(model, { variances: values.length ? used : [1, 1] }),
+  });
   picture.append(
     drawing.node,
     html(
       "p",
       { class: "ssd-hint" },
-      "Drag the object or its corners, or drag the offsets. By keyboard: arrow keys move the object, Shift and arrow keys resize it.",
+      "Drag the object, its corners or the offsets. By keyboard: arrows, with Shift resizing.",
     ),
+    fields.node,
     edits.node,
   );
   const priors = model.get("priors");
@@ -153,12 +193,14 @@ function render({ model, el }) {
       says(`The border of the grid, or the smallest side of 1 pixel, stops the object at ${OFFSETS[i].name} ${fixed(got, 2)}.`);
     }
   });
-  panel.append(shapes.node, sliders.node);
+  panel.append(shapes.node, scaled.node, sliders.node);
 
   const show = () => {
     const [box, from, variances] = ["box", "prior", "variances"].map((key) => model.get(key));
     drawing.show(box, from);
     edits.show();
+    fields.show();
+    scaled.set(variances.every((value) => value === 1) ? [] : [true]);
     shapes.set(priors.findIndex((one) => one.prior.every((side, i) => side === from[i])));
     const { raw, offsets } = sliders.show(toCentre(box), toCentre(from), variances);
     says(

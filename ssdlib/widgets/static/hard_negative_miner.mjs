@@ -21,10 +21,14 @@ function negativeOf([x0, y0, x1, y1, label, ...thousandths]) {
   return { box: [x0, y0, x1, y1].map((side) => side / 10), label, probability, background, loss, overlap };
 }
 
-function lossChart(hardness) {
+const LAST = 5; // so many of the mined negatives are drawn in full; those before them are faint
+
+// The sorted losses as a chart, along which the last drawn negative is moved: `change` is called with its rank.
+function lossChart(hardness, change) {
   const [width, height] = [320, 112];
   const [left, right, top, floor] = [34, 316, 8, 88];
-  const place = stage({ width, height, label: "Loss of the negatives as background, hardest first" });
+  const place = stage({ width, height, label: "Loss of the hardest negatives" });
+  place.node.classList.add("ssd-flat");
   const most = Math.max(1, ...hardness);
   const x = (rank) => left + ((right - left) * rank) / Math.max(1, hardness.length);
   const y = (loss) => floor - ((floor - top) * loss) / most;
@@ -35,18 +39,47 @@ function lossChart(hardness) {
   };
   const parts = ["ssd-done", "ssd-wanted", "ssd-dropped"].map((name) => svg("path", { class: name }));
   const now = svg("line", { class: "ssd-way" });
+  const here = svg("path", { class: "ssd-here" });
+  const grip = svg("rect", {
+    class: "ssd-scrub",
+    x: left - 10,
+    y: 0,
+    width: right - left + 20,
+    height: floor + 4,
+    role: "slider",
+    tabindex: "0",
+    "aria-label": "Mined negatives, hardest first",
+    "aria-valuemin": 0,
+  });
+  let [at, limit] = [0, 0];
+  const go = (rank) => change(clamp(rank, 0, limit));
+  const rankAt = (event) => Math.ceil(((place.at(event)[0] - left) / (right - left)) * hardness.length);
+  grip.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    grip.setPointerCapture(event.pointerId);
+    go(rankAt(event));
+  });
+  grip.addEventListener("pointermove", (event) => grip.hasPointerCapture(event.pointerId) && go(rankAt(event)));
+  onArrows(grip, (dx, dy) => go(at + (dx || -dy)));
   const text = (words, at, anchor) => svg("text", { ...at, "text-anchor": anchor, class: "ssd-small" }, words);
   place.node.append(
     ...parts,
     svg("line", { class: "ssd-way", x1: left, x2: right, y1: floor, y2: floor }),
     now,
+    here,
     text(fixed(most, 1), { x: left - 4, y: top + 8 }, "end"),
     text("0", { x: left - 4, y: floor + 4 }, "end"),
     text("1", { x: left, y: floor + 17 }, "start"),
     text("rank of the negative", { x: (left + right) / 2, y: floor + 17 }, "middle"),
     text(String(hardness.length), { x: right, y: floor + 17 }, "end"),
+    grip,
   );
   const set = (shown, mined) => {
+    [at, limit] = [shown, mined];
+    const words = shown > 0 ? `${shown}, loss ${fixed(hardness[shown - 1], 3)}` : "none";
+    update(grip, { "aria-valuemax": mined, "aria-valuenow": shown, "aria-valuetext": words });
+    const peak = shown > 0 ? y(hardness[shown - 1]) : floor;
+    update(here, { d: shown > 0 ? `M${x(shown - 0.5)} ${peak - 1}l-5 -7h10z` : "" });
     const cuts = [0, shown, mined, hardness.length];
     for (const [i, part] of parts.entries()) update(part, { d: area(cuts[i], cuts[i + 1]) });
     update(now, { x1: x(mined), x2: x(mined), y1: top, y2: floor });
@@ -71,10 +104,13 @@ function minerStage(model, names, negatives) {
     placeTag(name, box, place);
     return name;
   });
-  const line = ({ box, label }, kind) => [
-    boxShape(box, { class: "ssd-box ssd-line-rim" }),
-    boxShape(box, { class: `ssd-box ssd-line ${kind}`, style: { stroke: colorOf(label) } }),
-  ];
+  const line = ({ box, label }, kind, link) =>
+    svg(
+      "g",
+      { "data-link": link, class: kind.includes("ssd-older") ? "ssd-older" : null },
+      boxShape(box, { class: "ssd-box ssd-line-rim" }),
+      boxShape(box, { class: `ssd-box ssd-line ${kind}`, style: { stroke: colorOf(label) } }),
+    );
   const layers = {
     objects: svg("g", {}, boxes),
     positives: svg("g", {}, scene.positives.map(positiveOf).map((row) => line(row, "ssd-positive"))),
@@ -83,14 +119,18 @@ function minerStage(model, names, negatives) {
   };
   const frames = ["ssd-box ssd-now-rim", "ssd-box ssd-now"].map((name) => boxShape([0, 0, 0, 0], { class: name }));
   const nowTag = tag("");
-  place.node.classList.add("ssd-dim");
+  place.node.classList.add("ssd-dim", "ssd-low");
   place.node.append(layers.objects, layers.positives, layers.negatives, ...frames, layers.tags, nowTag);
   const show = (shown) => {
     const on = (name) => model.get("drawn").includes(name);
     for (const node of [layers.objects, layers.tags]) node.style.display = on("objects") ? "" : "none";
     layers.positives.style.display = on("positives") ? "" : "none";
     layers.negatives.replaceChildren(
-      ...(on("negatives") ? negatives.slice(0, shown).flatMap((row) => line(row, "ssd-mined")) : []),
+      ...(on("negatives")
+        ? negatives
+            .slice(0, shown)
+            .map((row, i) => line(row, i < shown - LAST ? "ssd-mined ssd-older" : "ssd-mined", `taken-${row.label}`))
+        : []),
     );
     const last = shown > 0 && on("negatives") ? negatives[shown - 1] : null;
     for (const node of [...frames, nowTag]) node.style.display = last ? "" : "none";
@@ -102,54 +142,46 @@ function minerStage(model, names, negatives) {
   return { node: place.node, show };
 }
 
-// The loss with all negatives and with the mined ones: sums, and the share of the positives as bars.
+// The loss with all negatives and with the mined ones: sums, and the share of the positives as a bar.
 function lossTable(scene) {
-  const losses = table({ caption: "Confidence loss (sums / N)", head: ["counted", "positives", "negatives", "sum"] });
-  losses.node.classList.add("ssd-whole");
-  const bars = ["if all negatives count", "after mining"].map((text) => {
-    const part = html("i", {});
-    const words = html("span", {});
-    return { part, words, text, node: html("div", {}, html("div", { class: "ssd-bar", "aria-hidden": "true" }, part), words) };
-  });
+  const losses = table({ caption: "Confidence loss (sums / N), share of the positives", head: ["counted", "positives", "negatives", "sum", "share"] });
+  losses.node.classList.add("ssd-whole", "ssd-losses");
   const others = readout([{ text: "localization loss (positives only)" }, { text: "sum of both losses, after mining" }]);
   const show = (mined, loss) => {
     const [before, after] = [loss.positives + loss.all, loss.positives + loss.negatives];
+    const share = (whole) => {
+      const part = html("i", { style: { width: shareOf(loss.positives, whole).replace(" ", "") } });
+      return html("span", {}, shareOf(loss.positives, whole), html("span", { class: "ssd-bar", "aria-hidden": "true" }, part));
+    };
     const row = (counted, ...values) => [counted, ...values.map((value) => fixed(value, 2))];
     losses.set([
-      { cells: row(`all ${thousands(scene.sums.number)}`, loss.positives, loss.all, before) },
-      { cells: row(`${mined} mined`, loss.positives, loss.negatives, after), current: true },
+      { cells: [...row(`all ${thousands(scene.sums.number)}`, loss.positives, loss.all, before), share(before)] },
+      { cells: [...row(`${mined} mined`, loss.positives, loss.negatives, after), share(after)], current: true },
     ]);
-    for (const [i, whole] of [before, after].entries()) {
-      bars[i].part.style.width = shareOf(loss.positives, whole).replace(" ", "");
-      bars[i].words.textContent = `${shareOf(loss.positives, whole)} ${bars[i].text}`;
-    }
     others.set([fixed(scene.sums.localization, 2), fixed(scene.sums.localization + after, 2)]);
     return { before, after };
   };
-  const nodes = [
-    losses.node,
-    html("p", { class: "ssd-label" }, "Share of the positives in it"),
-    html("div", { class: "ssd-shares" }, bars.map(({ node }) => node)),
-    others.node,
-  ];
-  return { nodes, show };
+  return { nodes: [losses.node, others.node], show };
 }
 
-// What the mined negatives were taken for.
-function claimsTable(names, negatives) {
-  const claims = table({ caption: "Mined, by their most likely object", head: ["object", "negatives"] });
-  claims.node.classList.add("ssd-whole");
+// What the mined negatives were taken for; pointing at an object lights up the boxes that were taken for it.
+function claimsList(names, negatives) {
+  const list = html("ul", { class: "ssd-claims", "aria-label": "Mined, by their most likely object" });
+  const node = html("div", {}, html("p", { class: "ssd-label" }, "Mined, by their most likely object"), list);
   const show = (mined) => {
     const counts = names.map((_, label) => negatives.slice(0, mined).filter((row) => row.label === label).length);
-    claims.node.hidden = mined === 0;
-    claims.set(
-      names
-        .map((name, label) => ({ count: counts[label], cells: [[swatch(colorOf(label)), name], String(counts[label])] }))
+    node.hidden = mined === 0;
+    list.replaceChildren(
+      ...names
+        .map((name, label) => ({ name, label, count: counts[label] }))
         .filter(({ count }) => count > 0)
-        .sort((a, b) => b.count - a.count),
+        .sort((a, b) => b.count - a.count)
+        .map(({ name, label, count }) =>
+          html("li", { "data-link": `taken-${label}`, tabindex: "0" }, swatch(colorOf(label)), `${name} `, html("strong", {}, String(count))),
+        ),
     );
   };
-  return { node: claims.node, show };
+  return { node, show };
 }
 
 // The negative that was drawn last, in numbers.
@@ -176,21 +208,19 @@ function oneNegative(names) {
 }
 
 function render({ model, el }) {
-  const { picture, panel, says, watch, end } = frame(el, model);
+  const { root, picture, panel, says, watch, end } = frame(el, model);
+  root.classList.add("ssd-even");
   const scene = model.get("scene");
   const names = ["background", ...model.get("classes")];
   const negatives = scene.negatives.map(negativeOf);
   const drawing = minerStage(model, names, negatives);
-  const chart = lossChart(negatives.map(({ loss }) => loss));
+  const chart = lossChart(negatives.map(({ loss }) => loss), (shown) => put(model, { shown }));
   const steps = player({ label: "Mined negatives, hardest first", change: (shown) => put(model, { shown }), pause: 350 });
   const one = oneNegative(names);
   picture.append(
     html("div", { class: "ssd-clip" }, drawing.node),
     html("div", { class: "ssd-spaced" }, steps.node),
     html("div", { class: "ssd-spaced" }, one.nodes),
-    html("p", { class: "ssd-label ssd-spaced" }, "Loss of the hardest negatives as background"),
-    chart.node,
-    html("p", { class: "ssd-hint" }, "Left of the line: mined. Orange: drawn so far."),
   );
   const drawn = checks({
     label: "Draw",
@@ -209,8 +239,16 @@ function render({ model, el }) {
     change: (value) => put(model, { ratio: value, shown: Math.min(model.get("shown"), lossesAt(scene, value).mined) }),
   });
   const losses = lossTable(scene);
-  const claims = claimsTable(names, negatives);
-  panel.append(drawn.node, ratio.node, ...losses.nodes, claims.node);
+  const claims = claimsList(names, negatives);
+  picture.append(html("div", { class: "ssd-spaced" }, claims.node));
+  panel.append(
+    ratio.node,
+    html("p", { class: "ssd-label" }, "Loss as background, hardest first: drag along it"),
+    chart.node,
+    html("p", { class: "ssd-hint" }, "Left of the line: mined. Orange: drawn, the last five in full."),
+    ...losses.nodes,
+    drawn.node,
+  );
 
   watch(["ratio", "shown", "drawn"], () => {
     const wanted = model.get("ratio");

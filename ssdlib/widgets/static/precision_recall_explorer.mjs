@@ -49,14 +49,48 @@ function curvePlot() {
     svg("text", { x: left - 8, y: y(value) + 5, "text-anchor": "end" }, value.toFixed(1)),
   ]);
   const layers = ["area", "rest", "line", "guides", "marks"].map(() => svg("g", {}));
-  update(place.node, { role: "img" });
+  const grip = svg(
+    "g",
+    { class: "ssd-pr-grip", tabindex: "0", role: "slider", "aria-label": "Point on the curve", "aria-valuemin": 0 },
+    svg("circle", { class: "ssd-target" }),
+    svg("circle", { class: "ssd-pr-here" }),
+  );
   place.node.append(
     ...ticks.flat(),
-    ...layers,
+    ...layers.slice(0, -1),
+    grip,
+    layers.at(-1),
     svg("text", { x: (left + right) / 2, y: bottom + 42, "text-anchor": "middle" }, "recall"),
     svg("text", { x: 4, y: 14 }, "precision"),
   );
-  return { node: place.node, layers, x, y, left, bottom };
+  return { node: place.node, at: place.at, layers, grip, x, y, left, bottom };
+}
+
+// The point is dragged along the curve, or walks along it by the arrow keys: the threshold becomes the score there.
+function walkCurve(plot, { now, change }) {
+  const go = (rank) => {
+    const { scores } = now();
+    change({ min_score: scores[clamp(rank, 0, scores.length - 1)] / 1000 });
+  };
+  const nearest = (event) => {
+    const [x, y] = plot.at(event);
+    const far = now().curve.map((p) => (p.counted ? Math.hypot(plot.x(p.recall) - x, plot.y(p.precision) - y) : Infinity));
+    return far.indexOf(Math.min(...far));
+  };
+  plot.grip.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    plot.grip.focus({ preventScroll: true });
+    plot.grip.setPointerCapture(event.pointerId);
+  });
+  plot.grip.addEventListener("pointermove", (event) => plot.grip.hasPointerCapture(event.pointerId) && go(nearest(event)));
+  onArrows(plot.grip, (dx, dy) => {
+    const { count, scores } = now();
+    const along = dx || -dy;
+    // Several detections may have the same score: one step passes all of them.
+    if (along > 0) go(count - 1 + along);
+    else go(scores.indexOf(scores[Math.max(0, count - 1)]) + along);
+  });
 }
 
 // What is chosen, and what follows from it.
@@ -85,7 +119,7 @@ function prScene(model) {
     const found = listed();
     const shown = found[clamp(model.get("error"), 0, found.length - 1)];
     const averages = model.get("averages")[key()][rule];
-    return { own, name: classes[own - 1], minScore: model.get("min_score"), rule, objects, curve, count, here, found, shown, averages };
+    return { own, name: classes[own - 1], minScore: model.get("min_score"), rule, objects, scores, curve, count, here, found, shown, averages };
   };
   return { classes, key, change, now };
 }
@@ -107,7 +141,7 @@ function drawRule(layer, plot, { curve, rule }) {
 }
 
 // The curve: solid down to the threshold, with the point there, and a cross for each false positive.
-function drawCurve(plot, now) {
+function drawCurve(plot, now, open) {
   const { name, minScore, curve, count, here, found, shown } = now;
   const [area, rest, line, guides, marks] = plot.layers;
   drawRule(area, plot, now);
@@ -123,15 +157,23 @@ function drawCurve(plot, now) {
   guides.replaceChildren();
   if (any) guides.append(svg("path", { class: "ssd-pr-guide", d: `M${plot.left},${at.cy}H${at.cx}V${plot.bottom}` }));
   marks.replaceChildren(
-    ...found.map((one) => {
+    ...found.map((one, i) => {
       const [cx, cy] = [plot.x(curve[one.rank].recall), plot.y(curve[one.rank].precision)];
-      return svg("path", {
+      const cross = svg("path", {
         class: one === shown ? "ssd-pr-false ssd-pr-shown" : "ssd-pr-false",
         d: `M${cx - 5},${cy - 5}l10,10m0,-10l-10,10`,
       });
+      const hit = svg("circle", { class: "ssd-pr-hit", cx, cy, r: 9 });
+      return svg("g", { class: "ssd-pr-cross", "data-link": `e${i}`, click: () => open(i) }, hit, cross);
     }),
   );
-  if (any) marks.append(svg("circle", { class: "ssd-pr-here", ...at }));
+  plot.grip.style.display = any ? "" : "none";
+  for (const circle of plot.grip.children) update(circle, at);
+  update(plot.grip, {
+    "aria-valuemax": curve.length,
+    "aria-valuenow": count,
+    "aria-valuetext": `score ${fixed(minScore)}: recall ${fixed(here.recall)}, precision ${fixed(here.precision)}`,
+  });
   update(plot.node, {
     "aria-label":
       `Precision-recall curve of ${name}. At a score of ${fixed(minScore)}: ` +
@@ -156,7 +198,7 @@ function prControls(model, { classes, change }) {
     change: (value) => change({ label: value, error: 0 }),
   });
   const threshold = choice({
-    label: "An object is found from an IoU of",
+    label: "Found from an IoU of",
     options: [0.5, 0.75].map((value) => ({ value, text: String(value) })),
     change: (value) => change({ iou_threshold: value, error: 0 }),
   });
@@ -174,7 +216,7 @@ function prControls(model, { classes, change }) {
     rule.set(model.get("ap"));
     score.set(model.get("min_score"));
   };
-  return { score: score.node, nodes: [label.node, threshold.node, rule.node], show };
+  return { score: score.node, nodes: [html("div", { class: "ssd-pair" }, label.node, threshold.node), rule.node], show };
 }
 
 // A part of the sheet of photographs with its box (in the colour of the class) and the objects (dashed).
@@ -226,6 +268,7 @@ function falsePositives(model, { classes, key }) {
         type: "button",
         class: "ssd-pr-choose",
         "aria-pressed": String(one === shown),
+        "data-link": `e${i}`,
         "aria-label": `False positive ${i + 1} of ${found.length}: ${reasonOf(one, classes, key())[0]}, score ${fixed(one.score / 1000)}`,
         click: () => put(model, { error: i }),
       },
@@ -263,7 +306,7 @@ function falsePositives(model, { classes, key }) {
 }
 
 function render({ model, el }) {
-  const { picture, panel, says, watch, end } = frame(el, model);
+  const { root, picture, panel, says, watch, end } = frame(el, model);
   const scene = prScene(model);
   const plot = curvePlot();
   const controls = prControls(model, scene);
@@ -276,21 +319,22 @@ function render({ model, el }) {
     { text: "mAP of all classes" },
   ]);
   const errors = falsePositives(model, scene);
-  picture.append(plot.node, controls.score, legend);
-  panel.append(...controls.nodes, numbers.node);
-  picture.parentNode.after(errors.node);
+  walkCurve(plot, scene);
+  root.classList.add("ssd-even");
+  picture.append(plot.node, controls.score, legend, numbers.node);
+  panel.append(...controls.nodes, errors.node);
 
   watch(["label", "min_score", "iou_threshold", "ap", "error"], () => {
     const now = scene.now();
     const { own, minScore, rule, objects, curve, count, here, averages } = now;
     controls.show();
-    drawCurve(plot, now);
+    drawCurve(plot, now, (error) => put(model, { error }));
     errors.show(now);
     legend.textContent =
-      "Solid: the list down to the threshold. Dashed: the rest. Crosses: the false positives below. " +
+      "Drag the point. Solid: down to the threshold. Crosses: false positives; click one to see it. " +
       (rule === "area"
-        ? "The shaded area, below the best precision at that recall or beyond, is the AP."
-        : "Bars: the best precision at that recall or beyond; their mean is the AP.");
+        ? "AP: the shaded area, below the best precision from there on."
+        : "AP: the mean of the bars, the best precision from there on.");
     numbers.set([
       `${here.hits} of ${objects} objects = ${fixed(here.recall)}`,
       here.counted ? `${here.hits} of ${here.counted} detections = ${fixed(here.precision)}` : "no detection",
