@@ -53,7 +53,12 @@ def torchrun(out: Path, arguments: list[str]) -> subprocess.CompletedProcess[str
         )
         for i in range(2)
     ]
-    texts = [process.communicate(timeout=120) for process in started]
+    try:
+        texts = [process.communicate(timeout=600) for process in started]  # minutes, on a busy machine
+    finally:
+        for process in started:
+            with process:  # closes its pipes: else a later test would be blamed for them
+                process.kill()
     return subprocess.CompletedProcess(
         command, max(abs(p.returncode) for p in started), "".join(t[0] for t in texts), "".join(t[1] for t in texts)
     )
