@@ -15,7 +15,7 @@ from ssdlib.model import SSD
 from ssdlib.plotting import draw_on_image
 
 LOSSES = ("localization", "confidence", "val_localization", "val_confidence")
-NO_CURVE = ("epoch", "step")
+NO_CURVE = ("epoch", "step", "seconds")
 
 
 def tensorboard_log(
