@@ -154,7 +154,8 @@ def schedule_advice(config: TrainConfig, images: int, *, tuned: bool = False) ->
     if advised / 4 <= config.iterations <= advised * 4:
         return ""
     epochs = config.iterations * config.batch_size / images
+    times = f"{epochs:,.0f}" if epochs >= 10 else f"{epochs:.2g}"
     return (
-        f"advice: {config.iterations:,} iterations show each of the {images:,} images {epochs:,.3g} times; a rule of "
+        f"advice: {config.iterations:,} iterations show each of the {images:,} images {times} times; a rule of "
         f"thumb for as many images is about {advised:,} (--iterations {advised})"
     )
