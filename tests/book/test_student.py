@@ -16,7 +16,7 @@ from nbformat import NotebookNode, v4
 
 from ssdlib import exercises
 
-CHAPTERS = sorted(notebooks.BOOK.glob("*.ipynb"))
+CHAPTERS = sorted(notebooks.BOOK.glob("[0-9][0-9]_*.ipynb"))
 CHAPTER = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 
 EXERCISES = """\
