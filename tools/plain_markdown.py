@@ -146,6 +146,8 @@ def _role(name: str, text: str, words: Words) -> str:
         return _linked(shown if explicit else words.titles[file], file, words)
     if name in ("numref", "eq"):
         known = words.figures if name == "numref" else words.equations
+        if target not in known:
+            raise MarkupError(f"{words.file}: no chapter has {target!r}")
         file, number = known[target]
         said = f"figure {number}" if name == "numref" else f"({number})"
         return said if file == words.file else f"{said} of {_linked(words.titles[file], file, words)}"

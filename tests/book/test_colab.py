@@ -77,6 +77,7 @@ def test_markup_has_a_plain_form(markup: str, expected: str) -> None:
     [
         ("{glue:text}`nowhere`", "no cell glues 'nowhere'"),
         ("{term}`nonsense`", "the glossary has no 'nonsense'"),
+        ("{eq}`eq-nowhere`", "no chapter has 'eq-nowhere'"),
         ("{strange}`x`", "role 'strange'"),
         ("```{strange}\nx\n```", "directive 'strange'"),
         ("a {{ substitution }}", "left over"),
