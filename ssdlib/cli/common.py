@@ -19,6 +19,7 @@ from ssdlib.engine import run_folder
 from ssdlib.engine.validation import OverlapWarning
 from ssdlib.model import SSD
 from ssdlib.zoo import open_model, read_description
+from ssdlib.zoo.checkpoint import weights_in
 from ssdlib.zoo.description import is_number
 
 ModelArgument = Annotated[
@@ -111,15 +112,13 @@ def checkpoint_of(run: Path) -> Path:
     """
     if not run.is_dir():
         return run
-    best, last = run / run_folder.BEST, run / run_folder.MODEL
-    if best.exists() or last.exists():
-        return best if best.exists() else last
-    if (run / run_folder.CONFIG).exists():
+    weights = weights_in(run)
+    if not weights.exists() and (run / run_folder.CONFIG).exists():
         raise FileNotFoundError(
             f"the run in {run} has no weights to use yet: {run_folder.MODEL} comes at its end, and {run_folder.BEST} "
             f"with the first validation, if it has validation images (--val-data)"
         )
-    return last
+    return weights
 
 
 def weights_note(run: Path) -> str:

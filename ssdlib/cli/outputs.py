@@ -17,7 +17,7 @@ from ssdlib.data.files import replaced, space_for
 from ssdlib.engine import run_folder
 from ssdlib.engine.run_lock import LOCK
 
-_OF_A_RUN = {run_folder.CONFIG, run_folder.LOG, run_folder.STATE, run_folder.MODEL, LOCK}
+_OF_A_RUN = {run_folder.CONFIG, run_folder.LOG, run_folder.STATE, run_folder.MODEL, run_folder.BEST, LOCK}
 _OF_A_DATASET = ("Annotations", "ImageSets", "annotations")
 
 

@@ -74,7 +74,7 @@ def files_in(places: Iterable[str | os.PathLike[str]], endings: set[str] = PHOTO
 
     Args:
         places: a name is a file; a folder, of which the photographs are taken, not those in folders below;
-            or, where there is no such file, a pattern such as "photos/*.jpg" or "photos/**/*.jpg".
+            or, where there is no such file, a pattern such as `photos/*.jpg` or `photos/**/*.jpg`.
         endings: of the files of a folder that are taken.
 
     Raises:

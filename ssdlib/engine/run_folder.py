@@ -37,11 +37,12 @@ from ssdlib.engine.state_check import (
     checksum,
 )
 from ssdlib.training import TrainState
+from ssdlib.zoo import checkpoint
 from ssdlib.zoo.description import class_names, parse_json
 from ssdlib.zoo.torch_file import read_torch_file
 
-CONFIG, LOG, STATE, MODEL = "config.json", "log.jsonl", "state.pt", "model.safetensors"
-BEST = "best.safetensors"
+CONFIG, LOG, STATE = "config.json", "log.jsonl", "state.pt"
+MODEL, BEST = checkpoint.LAST, checkpoint.BEST
 FORMAT = 4  # of STATE
 ENTRIES = {"format", "step", "progress", "model", "average", "optimizer", "scaler", "random", "checksum"}
 MEANS = ("localization", "confidence", "gradient_norm")

@@ -27,6 +27,13 @@ from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
 from ssdlib.zoo.description import Description, described, parse_json
 
+LAST, BEST = "model.safetensors", "best.safetensors"  # of a run: at its end, and of the best of its validations
+
+
+def weights_in(folder: Path) -> Path:
+    """The file with the weights of a run's folder: the best of its validations where there is one, else the last."""
+    return folder / BEST if (folder / BEST).exists() else folder / LAST
+
 
 def save_model(model: SSD, path: str | Path, *, half: bool = False, training: dict[str, Any] | None = None) -> Path:
     """Write a model's weights, with its architecture, priors, classes and normalisation, to one file.

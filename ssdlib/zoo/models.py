@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssdlib.model import SSD
-from ssdlib.zoo.checkpoint import load_model
+from ssdlib.zoo.checkpoint import load_model, weights_in
 from ssdlib.zoo.imagenet import CLASSIFIERS
 from ssdlib.zoo.openimages import CLASSES, PACKAGE, VERSION, openimages_model
 from ssdlib.zoo.torchvision_detectors import class_names, from_torchvision, weights_of
@@ -119,7 +119,7 @@ def open_model(source: str | os.PathLike[str]) -> SSD:
     text = os.fspath(source)
     if text.partition(":")[0] not in {name.partition(":")[0] for name in ZOO} or ":" not in text:
         path = Path(source)
-        return load_model(path / "model.safetensors" if path.is_dir() else path)
+        return load_model(weights_in(path) if path.is_dir() else path)
     entry = zoo_model(text)
     if not entry.is_detector:
         raise ValueError(

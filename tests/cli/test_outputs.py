@@ -109,7 +109,9 @@ def test_pictures_of_an_earlier_call_are_replaced(run: Path, photos: list[Path],
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "log.jsonl", "state.pt", "run.lock"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "best.safetensors", "config.json", "log.jsonl", "state.pt", "run.lock"]
+)
 def test_no_command_replaces_a_file_of_a_run(
     name: str, run: Path, photos: list[Path], tmp_path: Path, no_network: None
 ):

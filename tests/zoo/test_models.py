@@ -9,7 +9,7 @@ from support.openimages import openimages
 from typer.testing import CliRunner
 
 from ssdlib.cli import app, models
-from ssdlib.model import ARCHITECTURES
+from ssdlib.model import ARCHITECTURES, ssd_tiny
 from ssdlib.zoo import ZOO, open_model, save_model
 from ssdlib.zoo import models as zoo
 from ssdlib.zoo.checkpoint import demo_model
@@ -72,3 +72,10 @@ def test_the_command_lists_describes_and_fetches(monkeypatch: pytest.MonkeyPatch
         refused = RUNNER.invoke(app, ["models", *arguments])
         assert refused.exit_code == 2
         assert message in refused.output
+
+
+def test_of_a_run_the_best_weights_are_opened(tmp_path: Path) -> None:
+    save_model(ssd_tiny(2, classes=["last"]), tmp_path / "model.safetensors")
+    assert open_model(tmp_path).classes == ("last",)
+    save_model(ssd_tiny(2, classes=["best"]), tmp_path / "best.safetensors")
+    assert open_model(tmp_path).classes == ("best",)
