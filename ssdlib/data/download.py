@@ -19,7 +19,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from ssdlib.data.names import printable, shown
+from ssdlib.data.names import said, shown
 from ssdlib.data.voc import annotation_path, read_image_set
 
 _BLOCK = 1 << 20  # bytes
@@ -245,14 +245,14 @@ def _request(url: str, part: Path, most: int, progress: bool) -> str | None:
         error.close()
         if error.code == 416 and have:  # nothing is left to send, if `part` is of this file; its sum will tell
             return None
-        answer = printable(f"the server answers {error.code} {error.reason}")
+        answer = f"the server answers {error.code} {said(error.reason)}"
         if error.code >= 500 or error.code in (408, 429):
             return answer
         raise FileNotFoundError(f"{url}: {answer}; try another server with --url") from None
     except (ValueError, http.client.InvalidURL) as error:
-        raise ValueError(f"{url} is no address: {error}") from error
+        raise ValueError(f"{url} is no address: {said(error)}") from error
     except (URLError, OSError, http.client.HTTPException) as error:
-        return printable(f"cannot be reached: {getattr(error, 'reason', error)}")
+        return f"cannot be reached: {said(getattr(error, 'reason', error))}"
     with response:
         if response.status != 206:  # the whole file, from its beginning
             have = 0
@@ -332,7 +332,7 @@ def unpack(path: Path, root: Path, name: str, *, progress: bool = True) -> None:
     except _StrangeMember:
         raise
     except (tarfile.TarError, ArithmeticError, LookupError, ValueError) as error:
-        raise ValueError(f"{path} cannot be unpacked: {printable(error)}; remove it and run again") from error
+        raise ValueError(f"{path} cannot be unpacked: {said(error)}; remove it and run again") from error
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}; run again when that is mended", str(path)) from error
     finally:
