@@ -193,6 +193,12 @@ class NmsStepper(BookWidget):
             raise traitlets.TraitError(f"{name} must be a number from {low:g} to 1; got {value!r}")
         return float(value)
 
+    @traitlets.validate("classes")
+    def _classes_named(self, proposal: Any) -> Any:
+        if max(self.labels, default=0) > len(proposal["value"]):
+            raise traitlets.TraitError(f"label {max(self.labels)} has no name in the classes {proposal['value']}")
+        return proposal["value"]
+
     @traitlets.validate("boxes", "scores", "labels")
     def _check_candidates(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]

@@ -19,6 +19,7 @@ FOUND = [
     ("coco", 12405),  # a file name longer than the system allows: the file of annotations was not named
     ("downloads", 21),  # a redirection whose body has no end was read, or could not be
     ("downloads", 50014),  # all that a server says in its first line in a message
+    ("widgets", 63652),  # classes taken away whose labels are there
     ("widgets", 32),  # labels that are True, which a tensor takes for another type
     ("config", 3052),  # a field with a name of 5,000 characters: a message of 5,000 characters
     ("state", 2225),  # bytes of the file in the message of PyTorch, as they are
