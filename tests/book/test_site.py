@@ -59,6 +59,8 @@ def test_links_inside_the_book_hold(site: Path) -> None:
                 continue
             target = (path.parent / unquote(address)).resolve() if address else path
             assert target.is_file(), f"{path.name} links to {link}"
+            if path.stem == "playground" and "=" in place:
+                continue  # settings; tests/book/test_playground_page.py reads them
             if place and target in names:
                 assert unquote(place) in names[target], f"{path.name} links to {link}: there is no such place"
 
@@ -86,7 +88,7 @@ def test_widgets_weigh_little(site: Path, chapters: dict[str, list[str]]) -> Non
     for name in chapters:
         text = (site / "book" / name).read_text(encoding="utf-8")
         sizes = [len(match[0].encode()) for match in PLACE.finditer(text)]
-        assert shared + 3 * max(sizes) <= 400_000, (name, sizes)
+        assert shared + sum(sizes) <= 400_000, (name, sizes)
 
 
 def test_pages_without_widgets_load_nothing_for_them(site: Path, chapters: dict[str, list[str]]) -> None:

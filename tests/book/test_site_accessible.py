@@ -21,6 +21,7 @@ def test_every_page_is_accessible(site: Path, chapters: dict[str, list[str]], op
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             page.wait_for_function("theme => document.documentElement.dataset.theme === theme", arg=theme)
+            page.wait_for_function("document.getAnimations().every((one) => one.playState === 'finished')")
             found += [f"{theme}: {what}" for what in violations_of_contrast(page)]
         assert not found, "\n".join([f"{path.name}:", *found])
         page.close()

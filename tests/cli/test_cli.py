@@ -139,7 +139,7 @@ def test_detect(run: Path, toy: Path, tmp_path: Path):
         assert all(0 <= edge <= limit + 0.1 for edge, limit in zip(line["box"], limits, strict=True))
     assert [line["score"] for line in lines] == sorted((line["score"] for line in lines), reverse=True)
     result = call("detect", run, first, second, "--out", tmp_path / "all", "--min-score", 1, "--device", "cpu")
-    assert (result.exit_code, result.output) == (0, "")
+    assert (result.exit_code, result.stdout) == (0, "")
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == [f"{first.stem}.png", f"{second.stem}.png"]
 
 
@@ -182,7 +182,13 @@ def test_a_run_is_never_overwritten(toy: Path, run: Path):
 
 @pytest.mark.parametrize("command", ["evaluate", "detect", "export", "bench", "track"])
 def test_no_checkpoint(toy: Path, tmp_path: Path, command: str):
-    rest = {"evaluate": ["--data", toy], "detect": [toy / "a.jpg"], "export": ["--out", tmp_path / "x.pt2"]}[command]
+    rest = {
+        "evaluate": ["--data", toy],
+        "detect": [toy / "a.jpg"],
+        "export": ["--out", tmp_path / "x.pt2"],
+        "bench": [],
+        "track": [toy / "a.mp4"],
+    }[command]
     assert "no checkpoint at" in refused(command, tmp_path / "nowhere", *rest)
     assert "no checkpoint at" in refused(command, tmp_path, *rest)  # a folder without a run
     bad = tmp_path / "bad.safetensors"

@@ -287,7 +287,7 @@ def test_torchvision_detectors_by_name(made_up_weights: list[str], tmp_path: Pat
 
 def test_torchvision_detectors_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     photo = write_image(tmp_path, "photo.png")
-    assert "no model 'yolo' of torchvision" in refused("detect", "torchvision:yolo", photo)
+    assert "no published weights 'torchvision:yolo'" in refused("detect", "torchvision:yolo", photo)
 
     def unreachable(url: str, **options: Any) -> None:
         raise OSError("no network")
