@@ -12,6 +12,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
+pytestmark = pytest.mark.slow
+
 EXTENSIONS = Path(fingerprints.__file__).parent
 LIBRARY = {
     "__init__": "",

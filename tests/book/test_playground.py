@@ -195,6 +195,7 @@ def test_every_object_keeps_a_prior_as_in_ssdlib(tmp_path: Path) -> None:
         assert set(range(len(boxes))) <= set(matched)
 
 
+@pytest.mark.slow
 def test_it_learns_and_each_mistake_of_the_error_lab_shows(tmp_path: Path) -> None:
     right, planted = run_node(
         """

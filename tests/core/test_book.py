@@ -107,6 +107,7 @@ def test_a_figure_of_very_many_lines_is_made_of_dots(monkeypatch: pytest.MonkeyP
     assert book.as_dots(Figure()) is None
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_drawings() -> None:
     """From the first figure on, in a kernel as the book's are."""
     source = (
