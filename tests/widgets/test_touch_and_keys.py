@@ -232,7 +232,7 @@ def test_a_choice_is_seen_in_the_colours_of_the_system(show: OpenPage) -> None:
     chosen = page.locator(".ssd-options input:checked + span").first
     other = page.locator(".ssd-options input:not(:checked) + span").first
     assert chosen.evaluate(colour) != other.evaluate(colour)
-    lines, paper = (page.locator(name).first for name in (".ssd-object", ".ssd-stage"))
+    lines, paper = (page.locator(name).first for name in (".ssd-movable", ".ssd-stage"))
     assert lines.evaluate("e => getComputedStyle(e).stroke") != paper.evaluate(colour)
 
 
