@@ -7,12 +7,11 @@ start a worker from a file, so the function gives the worker its own text.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
+from page_files import add_files
 from sphinx.application import Sphinx
-from sphinx.config import Config
 
 from ssdlib.widgets.base import read_static, style_sheet
 
@@ -44,32 +43,7 @@ def style() -> str:
     return style_sheet() + "\n" + read("playground.css")
 
 
-def fingerprint_pages(app: Sphinx, config: Config) -> None:
-    """Make the page be written again when script or style change: their addresses carry their checksums."""
-    config["ssd_playground_hash"] = hashlib.sha256((bundle() + style()).encode()).hexdigest()
-
-
-def write_files(app: Sphinx) -> None:
-    """Put the script and the style beside the pages."""
-    if app.builder.format != "html":
-        return
-    folder = Path(app.outdir) / "_static"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SCRIPT).write_text(bundle(), encoding="utf-8")
-    (folder / STYLE).write_text(style(), encoding="utf-8")
-
-
-def add_to_page(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Load script and style where the playground has its place."""
-    if 'class="ssd-playground-place"' in context.get("body", ""):
-        app.add_css_file(STYLE)
-        app.add_js_file(SCRIPT, loading_method="defer")
-
-
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
-    app.add_config_value("ssd_playground_hash", "", "html", [str])
-    app.connect("config-inited", fingerprint_pages)
-    app.connect("builder-inited", write_files)
-    app.connect("html-page-context", add_to_page)
+    add_files(app, "ssd_playground_hash", 'class="ssd-playground-place"', lambda: {STYLE: style(), SCRIPT: bundle()})
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -6,15 +6,14 @@ from anywhere else.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from page_files import add_files
 from sphinx.application import Sphinx
-from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
 from ssdlib.widgets.base import SHARED, STATIC, read_static, style_sheet
@@ -42,28 +41,6 @@ def bundle() -> str:
         wrapped.append(f"{name}: (() => {{\n{EXPORT.sub('return { render };', source)}}})(),\n")
     shared = "\n".join(read_static(f"{name}.mjs") for name in (*SHARED, "loader"))
     return f'(() => {{\n"use strict";\n{shared}\nmountAll({{\n{"".join(wrapped)}}});\n}})();\n'
-
-
-def fingerprint_pages(app: Sphinx, config: Config) -> None:
-    """Make all pages be written again when the script or the style changes: their addresses carry its checksum."""
-    config["ssd_widgets_hash"] = hashlib.sha256((bundle() + style_sheet()).encode()).hexdigest()
-
-
-def write_files(app: Sphinx) -> None:
-    """Put the script and the style beside the pages."""
-    if app.builder.format != "html":
-        return
-    folder = Path(app.outdir) / "_static"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SCRIPT).write_text(bundle(), encoding="utf-8")
-    (folder / STYLE).write_text(style_sheet(), encoding="utf-8")
-
-
-def add_to_page(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Load script and style on the pages that hold a widget."""
-    if 'class="ssd-widget-place"' in context.get("body", ""):
-        app.add_css_file(STYLE)
-        app.add_js_file(SCRIPT, loading_method="defer")
 
 
 class ChapterWidget(SphinxDirective):
@@ -96,8 +73,5 @@ class ChapterWidget(SphinxDirective):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     app.add_directive("chapter-widget", ChapterWidget)
-    app.add_config_value("ssd_widgets_hash", "", "html", [str])
-    app.connect("config-inited", fingerprint_pages)
-    app.connect("builder-inited", write_files)
-    app.connect("html-page-context", add_to_page)
+    add_files(app, "ssd_widgets_hash", 'class="ssd-widget-place"', lambda: {STYLE: style_sheet(), SCRIPT: bundle()})
     return {"parallel_read_safe": True, "parallel_write_safe": True}
