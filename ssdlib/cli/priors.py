@@ -63,7 +63,8 @@ def fit_command(
 
     An object is covered if some prior overlaps it by 0.5. Two ways are tried: "recall" takes shapes one by one, always
     the one that covers most of the objects that are left; "clusters" is k-means under 1 - IoU, which does not see how
-    far apart the cells of a map are. Priors belong to the weights: a model that starts from a detector keeps its own.
+    far apart the cells of a map are. `ssd train --priors` takes the recipe. Priors belong to the weights: a model that
+    starts from a detector keeps its own, unless it is told to take others, and its heads begin anew then.
     """
     with clear_errors():
         for output in (out, figure):

@@ -29,10 +29,12 @@ from ssdlib.engine.config import TrainConfig, with_settings
 from ssdlib.engine.loading import DetectionDataset
 from ssdlib.engine.precision import precision_for
 from ssdlib.engine.presets import PRESET_NOTES, PRESETS, schedule_advice
+from ssdlib.engine.run import require_fitting
 from ssdlib.engine.tensorboard import tensorboard_log
 from ssdlib.engine.validation import Validation, require_apart
 from ssdlib.model import SSD
 from ssdlib.training import PRECISIONS
+from ssdlib.zoo.description import read_recipe, recipe_of
 
 app = typer.Typer()
 
@@ -57,6 +59,7 @@ def list_presets(wanted: bool) -> None:
         "ssd train --preset tiny --data data/toy --out runs/more --set momentum=0.95 --set augmentation.crop=0.5",
         "ssd train --out runs/more --resume",
         "ssd train --preset tiny_few --init runs/toy --data my_images --image-set train --val-set val --out runs/mine",
+        "ssd train --preset tiny_few --priors priors.json --data my_images --out runs/fitted",
         "torchrun --nproc-per-node 8 -m ssdlib train --preset paper --data data/VOC2007 --data data/VOC2012 "
         "--out runs/ssd300",
     ),
@@ -110,6 +113,15 @@ def train_command(
         typer.Option(
             help="Start from this detector, of whatever classes: a run, a checkpoint, torchvision:ssd300_vgg16.",
             metavar="RUN",
+            parser=some_path,
+        ),
+    ] = None,
+    priors: Annotated[
+        Path | None,
+        typer.Option(
+            help="Recipe of priors, as `ssd priors fit --out` writes it; heads of --init that were trained with others "
+            "begin anew.",
+            metavar="FILE",
             parser=some_path,
         ),
     ] = None,
@@ -180,7 +192,15 @@ def train_command(
         if recorded is not None and start_name != notes.get("init"):
             raise ValueError(f"the run in {out} is another one: it started from {notes.get('init')}, not {start_name}")
         start = model_of(Path(start_name), torch.device("cpu")) if start_name else None
+        recipe = read_recipe(priors) if priors else None
+        if recipe is None and notes.get("priors"):
+            recipe = recipe_of(notes["priors"], str(out / run_folder.CONFIG))
         config = _config(preset.value if preset else None, recorded, given, settings or [], start)
+        if priors is not None and recipe is not None:
+            try:
+                require_fitting(config.architecture, recipe)
+            except ValueError as error:
+                raise ValueError(f"{priors} does not fit {config.architecture}: {error}") from None
         chosen = config.precision == "auto"
         config = replace(config, precision=precision_for(place)) if chosen else config
         val_folders = absolute(val_data) or notes.get("val_data")
@@ -211,6 +231,8 @@ def train_command(
             advice = "" if recorded else schedule_advice(config, len(dataset), tuned=start is not None)
             if advice:
                 typer.echo(advice)
+            if recipe is not None:
+                typer.echo(f"priors: {recipe.name}, {recipe.num_priors} of them")
             if resume and run_folder.finished(out):
                 typer.echo(f"the run in {out} is finished")
         events = out / "events" if notes["tensorboard"] and processes.rank() == 0 else None
@@ -226,6 +248,7 @@ def train_command(
                 save_every=save_every,
                 weights=notes["weights"],
                 init=start,
+                recipe=recipe,
                 validation=validation,
                 after_line=_curves(config, validation.dataset if validation else dataset, events),
             )

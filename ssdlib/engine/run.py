@@ -33,10 +33,11 @@ from ssdlib.engine.precision import fastest_convolutions, precision_for
 from ssdlib.engine.run_lock import locked
 from ssdlib.engine.validation import Validation
 from ssdlib.model import SSD, build_model
+from ssdlib.priors import PriorRecipe
 from ssdlib.training import TrainState, training_loop
 from ssdlib.zoo.checkpoint import load_model, not_finite, save_model
 from ssdlib.zoo.imagenet import classifier_weights
-from ssdlib.zoo.transfer import take_over
+from ssdlib.zoo.transfer import same_priors, take_over
 
 SHOW_EVERY, LINE_EVERY = 10, 100  # steps between two losses beside the bar, and between two lines of the log
 LOSSES = ("localization", "confidence")
@@ -57,6 +58,7 @@ def train(
     save_every: int = 500,
     weights: str | Path | None = None,
     init: SSD | None = None,
+    recipe: PriorRecipe | None = None,
     validation: Validation | None = None,
     after_epoch: Callable[[SSD, dict[str, float]], dict[str, float]] | None = None,
     after_line: Callable[[SSD, dict[str, float]], None] | None = None,
@@ -85,6 +87,7 @@ def train(
         weights: file with the classifier's weights, for `config.pretrained`; without it torchvision downloads them.
         init: a detector to start from, of the same architecture, whatever its classes; the model takes over its priors
             and its normalisation of images, too. See `ssdlib.zoo.transfer.take_over`.
+        recipe: priors, in place of the architecture's or of those of `init`, whose heads are new then.
         validation: images to measure the model on, as it would be saved. The weights of the best mAP are kept as
             best.safetensors.
         after_epoch: is called after each epoch, in every process, with the model as it would be saved (in evaluation
@@ -115,6 +118,7 @@ def train(
         "classes": list(dataset.classes),
         "images": len(dataset),
         "fingerprint": fingerprint(dataset),
+        "priors": None if recipe is None else recipe.to_dict(),
     }
     with locked(out) if writes else nullcontext(), fastest_convolutions(device):
         if writes:
@@ -125,7 +129,7 @@ def train(
             return load_model(out / run_folder.MODEL)
 
         torch.manual_seed(config.seed)
-        model = starting_model(config, dataset.classes, weights, init, progress and writes)
+        model = starting_model(config, dataset.classes, weights, init, recipe, progress and writes)
         model = model.to(device).to(memory_format=torch.channels_last)
         if writes:
             run_folder.begin(out, {**described, **(notes or {})})
@@ -247,6 +251,7 @@ def starting_model(
     classes: Sequence[str],
     weights: str | Path | None = None,
     init: SSD | None = None,
+    recipe: PriorRecipe | None = None,
     say: bool = False,
 ) -> SSD:
     """The model at the start of a run: random weights, the backbone of a classifier if `config.pretrained`, or `init`.
@@ -256,8 +261,11 @@ def starting_model(
 
     Raises:
         ValueError, OSError: as `ssdlib.zoo.imagenet.classifier_weights` and `ssdlib.zoo.transfer.take_over`; if
-            `config.freeze` names no part; or if the start is to be a classifier and a detector.
+            `config.freeze` names no part; if the recipe is for another network; or if the start is to be a classifier
+            and a detector.
     """
+    if recipe is not None:
+        require_fitting(config.architecture, recipe)
     options: dict[str, Any] = {}
     if init is not None:
         if config.pretrained:
@@ -268,17 +276,30 @@ def starting_model(
         options |= {"mean": init.mean.flatten().tolist(), "std": init.std.flatten().tolist()}
     elif config.pretrained and processes.rank() == 0:
         options = {"classifier_weights": classifier_weights(config.architecture, weights)}
+    if recipe is not None:
+        options["recipe"] = recipe
     try:
         model = build_model(config.architecture, classes, **options)
     except KeyError as error:
         raise ValueError(f"{weights} lacks the tensor {error}: it is not the classifier that was asked for") from error
     if init is not None:
-        done = take_over(model, init)
+        done = take_over(model, init, heads=same_priors(model, init))
         if say:
             tqdm.write(f"start: {done}", file=sys.stderr)
     if config.freeze:
         model.freeze(part.strip() for part in config.freeze.split(","))
     return model
+
+
+def require_fitting(architecture: str, recipe: PriorRecipe) -> None:
+    """Refuse priors for maps that a network does not have.
+
+    Raises:
+        ValueError: the message names the recipe and the sizes of the maps.
+    """
+    with torch.device("meta"):  # shapes without numbers
+        side = recipe.image_size
+        build_model(architecture, ["object"], recipe=recipe).eval()(torch.zeros(1, 3, side, side))
 
 
 def timed(batches: Iterable[_Batch], progress: run_folder.Progress) -> Iterator[_Batch]:

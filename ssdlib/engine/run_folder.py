@@ -38,7 +38,7 @@ from ssdlib.engine.state_check import (
 )
 from ssdlib.training import TrainState
 from ssdlib.zoo import checkpoint
-from ssdlib.zoo.description import class_names, parse_json
+from ssdlib.zoo.description import class_names, parse_json, recipe_of
 from ssdlib.zoo.torch_file import read_torch_file
 
 CONFIG, LOG, STATE = "config.json", "log.jsonl", "state.pt"
@@ -161,6 +161,8 @@ def recorded_config(out: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise ValueError(f"{path}: {error}") from error
     if "classes" in entries:
         class_names(entries["classes"], str(path))
+    if entries.get("priors") is not None:
+        recipe_of(entries["priors"], f"{path}: priors")
     for name, (fits, what) in NOTES.items():
         if name in entries and not fits(entries[name]):
             raise ValueError(f"{path}: {name} must be {what}, got {shown(entries[name])}")
@@ -325,6 +327,11 @@ def _step_of(line: str) -> float:
 def _require_same(out: Path, described: Mapping[str, Any]) -> None:
     theirs, entries = recorded_config(out)
     differ = differences(config_from_dict(described["config"]), theirs)
+    priors = [None if of.get("priors") is None else recipe_of(of["priors"], "priors") for of in (entries, described)]
+    if priors[0] != priors[1]:
+        named = ["those of its network" if recipe is None else f"{recipe.name!r}" for recipe in priors]
+        alike = ", though the names are the same" if named[0] == named[1] else ""
+        differ.append(f"the priors {named[0]}, not {named[1]}{alike}")
     names = {"classes": "classes", "images": "number of images", "fingerprint": "list of images"}
     for key, name in names.items():
         if entries.get(key) != described[key]:

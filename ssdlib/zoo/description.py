@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any, get_args
 
 from ssdlib.coding import Activation
@@ -66,14 +67,7 @@ def described(entries: Mapping[str, Any], where: str) -> Description:
     architecture = entries["architecture"]
     if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
         raise ValueError(f"{where}: no architecture {shown(architecture)}; there are {', '.join(ARCHITECTURES)}")
-    if not isinstance(entries["recipe"], dict):
-        raise ValueError(f"{where}: recipe must be an object, got {shown(entries['recipe'])}")
-    if isinstance(entries["recipe"].get("name"), str):
-        check_name(entries["recipe"]["name"], f"{where}: recipe: the name")
-    try:
-        recipe = PriorRecipe.from_dict(entries["recipe"])
-    except ValueError as error:
-        raise ValueError(f"{where}: {said(error)}") from error
+    recipe = recipe_of(entries["recipe"], f"{where}: recipe")
     activation = entries.get("activation", "softmax")
     if activation not in get_args(Activation):
         known = " or ".join(get_args(Activation))
@@ -91,6 +85,53 @@ def described(entries: Mapping[str, Any], where: str) -> Description:
         std=_channels(entries["std"], 1e-4, where, "std"),
         **notes,
     )
+
+
+def recipe_of(entries: Any, where: str) -> PriorRecipe:
+    """The recipe that JSON describes as `PriorRecipe.to_dict` does.
+
+    Raises:
+        ValueError: if a field is missing, unknown, of the wrong type or out of range; the message begins with `where`
+            and names it.
+    """
+    if not isinstance(entries, dict):
+        raise ValueError(f"{where} must be an object, got {shown(entries)}")
+    known = {field.name: field for field in fields(PriorRecipe)}
+    unknown = [name for name in entries if name not in known]
+    missing = [n for n, f in known.items() if n not in entries and f.default is MISSING]
+    if unknown or missing:
+        what = f"there is no field {shown(unknown[0])}" if unknown else f"the field {missing[0]} is missing"
+        raise ValueError(f"{where}: {what}; a recipe has {', '.join(known)}")
+    for name in ("map_sizes", "scales", "ratios", "steps"):
+        value = entries.get(name)
+        if not isinstance(value, list | tuple) and not (name == "steps" and value is None):
+            raise ValueError(f"{where}: {name} must be a list, got {shown(value)}")
+    for k, cell in enumerate(entries["ratios"]):
+        if not isinstance(cell, list | tuple):
+            raise ValueError(f"{where}: ratios[{k}] must be a list, got {shown(cell)}")
+    if isinstance(entries["name"], str):
+        check_name(entries["name"], f"{where}: the name")
+    try:
+        return PriorRecipe.from_dict(entries)
+    except ValueError as error:
+        raise ValueError(f"{where}: {said(error)}") from error
+
+
+def read_recipe(path: str | Path) -> PriorRecipe:
+    """The recipe of priors in a JSON file, as `ssd priors fit --out` writes it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no recipe; the message names the file and the field.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe of priors at {path}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no JSON object: {error}") from error
+    return recipe_of(parse_json(text, str(path)), str(path))
 
 
 def class_names(names: Any, where: str) -> tuple[str, ...]:

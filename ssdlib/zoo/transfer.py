@@ -25,7 +25,7 @@ class Transfer(NamedTuple):
 
 
 @torch.no_grad()
-def take_over(model: SSD, source: SSD) -> Transfer:
+def take_over(model: SSD, source: SSD, *, heads: bool = True) -> Transfer:
     """Copy the weights of a trained detector into a model of the same network, whatever its classes.
 
     Tensors of the same name and shape are copied whole. Of the class heads, the rows of background and of each class
@@ -34,37 +34,48 @@ def take_over(model: SSD, source: SSD) -> Transfer:
     Args:
         model: is changed in place.
         source: the trained detector.
+        heads: False leaves the heads as they are, for a model with other priors: it takes over the features alone.
 
     Raises:
-        ValueError: if the two are different networks, or in their priors: then the offsets mean something else.
+        ValueError: if the two are different networks; or if heads are to be taken over and the priors differ, so that
+            the offsets mean something else.
     """
     theirs = source.state_dict()
     ours = model.state_dict()
-    heads = _last_layers(model)
+    fresh = _last_layers(model) if heads else ("offset_head.", "class_head.")
     shapes = {name: tensor.shape for name, tensor in theirs.items()}
-    misfits = [n for n, tensor in ours.items() if not n.startswith(heads) and shapes.get(n) != tensor.shape]
+    misfits = [n for n, tensor in ours.items() if not n.startswith(fresh) and shapes.get(n) != tensor.shape]
     if misfits:
         raise ValueError(
             f"{model.architecture} cannot start from {source.architecture}: {misfits[0]} does not fit"
             + (f", and {len(misfits) - 1} more" if misfits[1:] else "")
         )
-    if model.priors.shape != source.priors.shape or not torch.equal(model.priors.cpu(), source.priors.cpu()):
+    if heads and not same_priors(model, source):
         raise ValueError(f"{source.recipe.name!r} has other priors than {model.recipe.name!r}: its offsets do not fit")
 
     rows = [(0, 0)]  # background
     labels = {name: label for label, name in enumerate(source.classes, start=1)}
     rows += [(label, labels[name]) for label, name in enumerate(model.classes, start=1) if name in labels]
-    to, of = (list(column) for column in zip(*rows, strict=True))
+    rows = rows if heads else []
+    to, of = [row for row, _ in rows], [row for _, row in rows]
     new = []
     for name, tensor in ours.items():
-        if not name.startswith(heads):
+        if not name.startswith(fresh):
             tensor.copy_(theirs[name])
+            continue
+        if not heads:
+            new.append(name)
             continue
         mine = tensor.unflatten(0, (-1, model.num_classes))  # (K, C, ...)
         mine[:, to] = theirs[name].unflatten(0, (-1, source.num_classes))[:, of].to(tensor)
         if len(rows) < model.num_classes:
             new.append(name)
     return Transfer(len(ours) - len(new), tuple(model.classes[row - 1] for row in to[1:]), tuple(new))
+
+
+def same_priors(a: SSD, b: SSD) -> bool:
+    """Whether the priors of two detectors are the same boxes in the same order."""
+    return a.priors.shape == b.priors.shape and torch.equal(a.priors.cpu(), b.priors.cpu())
 
 
 def _last_layers(model: SSD) -> tuple[str, ...]:

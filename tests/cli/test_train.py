@@ -23,6 +23,8 @@ from ssdlib import training
 from ssdlib.data import TOY_CLASSES, make_toy_voc
 from ssdlib.engine import run_folder
 from ssdlib.engine.presets import PRESETS
+from ssdlib.model import TINY
+from ssdlib.priors import SSD300_VOC, PriorRecipe
 from ssdlib.zoo.checkpoint import load_model
 
 ALONE = ("--workers", 0, "--device", "cpu", "--threads", 1)
@@ -248,6 +250,85 @@ def test_init_from_a_run_of_other_classes(toy: Path, tmp_path: Path):
     assert "is another one: it started from" in message
     first, second = (load_model(run / "model.safetensors").state_dict() for run in (tmp_path / "first", out))
     assert all(torch.equal(second[name], first[name]) for name in first if name.startswith("backbone."))
+
+
+# ---- priors of one's own ---------------------------------------------------------------------------------------
+
+
+OWN = {**TINY.to_dict(), "name": "mine", "ratios": [[1.0, [1.5, 0.2], "extra"]] * 5}
+
+
+def test_priors_of_ones_own(toy: Path, tmp_path: Path):
+    """They are the run's and the checkpoint's, the run goes on with them alone, and a detector gives only features."""
+    recipe, file, out = PriorRecipe.from_dict(OWN), tmp_path / "priors.json", tmp_path / "run"
+    file.write_text(json.dumps(OWN))
+    args = ("--data", toy, *QUICK, "--seed", 1)
+    assert f"priors: mine, {recipe.num_priors} of them" in trained("--out", out, *args, "--priors", file)
+    entries = json.loads((out / "config.json").read_text())
+    assert PriorRecipe.from_dict(entries["priors"]) == recipe
+    assert load_model(out / "model.safetensors").recipe == recipe
+    file.write_text(json.dumps({**OWN, "scales": [0.07, 0.16, 0.3, 0.48, 0.66, 0.8]}))
+    message = refused("train", "--out", out, *args, "--priors", file, "--resume")
+    assert "it has the priors 'mine', not 'mine', though the names are the same" in " ".join(message.split())
+    assert "is finished" in trained("--out", out, *args, "--resume")  # the recipe is taken from the run
+
+    started = trained("--out", tmp_path / "tuned", *args, "--init", tmp_path / "run", "--priors", file)
+    assert "no class kept; new: class_head.convolutions.0" in started
+    assert "offset_head.convolutions.4" in started
+    first, tuned = (load_model(tmp_path / name / "model.safetensors") for name in ("run", "tuned"))
+    assert tuned.recipe.scales[-1] == 0.8
+    assert first.recipe.scales[-1] == 0.9
+    kept = trained("--out", tmp_path / "kept", *args, "--init", tmp_path / "run")
+    assert "new: nothing" in kept
+    assert load_model(tmp_path / "kept" / "model.safetensors").recipe == recipe
+
+
+def test_a_run_of_its_own_priors_goes_on(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "priors.json"
+    file.write_text(json.dumps(OWN))
+    args = ("--data", toy, *QUICK, "--iterations", 4, "--seed", 3, "--priors", file)
+    trained("--out", tmp_path / "whole", *args)
+    real, steps = training.train_step, 0
+
+    def interrupted(*given: Any) -> dict[str, float]:
+        nonlocal steps
+        steps += 1
+        if steps == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*given)
+
+    monkeypatch.setattr(training, "train_step", interrupted)
+    assert call("train", "--out", tmp_path / "run", *args).exit_code == 130
+    file.unlink()
+    trained("--out", tmp_path / "run", "--resume", *ALONE)
+    a, b = (load_model(tmp_path / run / "model.safetensors") for run in ("run", "whole"))
+    assert a.recipe == b.recipe == PriorRecipe.from_dict(OWN)
+    assert all(torch.equal(tensor, b.state_dict()[name]) for name, tensor in a.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("[1]", "priors.json is no JSON object, but [1]"),
+        ("{", "priors.json is no JSON object: Expecting"),
+        (json.dumps({**OWN, "sizes": []}), "priors.json: there is no field 'sizes'; a recipe has name, image_size"),
+        (json.dumps({**OWN, "scales": 1}), "priors.json: scales must be a list, got 1"),
+        (json.dumps({**OWN, "ratios": [[-1.0]] * 5}), "priors.json: recipe 'mine': ratios has -1.0"),
+        (json.dumps({k: v for k, v in OWN.items() if k != "ratios"}), "priors.json: the field ratios is missing"),
+        (
+            json.dumps(SSD300_VOC.to_dict()),
+            "priors.json does not fit ssd_tiny: backbone with 5 feature",
+        ),
+        (json.dumps({**OWN, "map_sizes": [30, 16, 8, 4, 2]}), "recipe 'mine' is for maps of (30, 16, 8, 4, 2) cells"),
+    ],
+)
+def test_priors_that_do_not_fit(recipe: str, message: str, toy: Path, tmp_path: Path):
+    (tmp_path / "priors.json").write_text(recipe)
+    said = refused(
+        "train", "--data", toy, "--out", tmp_path / "run", "--device", "cpu", "--priors", tmp_path / "priors.json"
+    )
+    assert message in " ".join(said.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard(toy: Path, tmp_path: Path):

@@ -236,7 +236,10 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no recipe": ({"recipe": None}, "recipe must be an object, got None"),
     "a recipe in a list": ({"recipe": [1]}, "recipe must be an object"),
-    "an empty recipe": ({"recipe": {}}, "not a prior recipe"),
+    "an empty recipe": ({"recipe": {}}, "recipe: the field name is missing; a recipe has name, image_size"),
+    "a recipe with a field too many": ({"recipe": {"colour": 1}}, "recipe: there is no field 'colour'"),
+    "maps that are no list": ({"recipe": {"map_sizes": 5}}, "recipe: map_sizes must be a list, got 5"),
+    "ratios that are no lists": ({"recipe": {"ratios": [1]}}, r"recipe: ratios\[0\] must be a list, got 1"),
     "maps of another size": (
         {"recipe": {"map_sizes": [31, 16, 8, 4, 2]}},
         "does not fit ssd_tiny: recipe 'tiny-256' is",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from ssdlib.model import SSD, build_model
+from ssdlib.model import SSD, TINY, build_model
 from ssdlib.zoo.transfer import take_over
 
 
@@ -73,3 +75,15 @@ def test_another_network_or_other_priors_are_refused():
     with pytest.raises(ValueError, match="has other priors than"):
         take_over(tiny, other)
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.state_dict().items())
+
+
+def test_with_other_priors_the_features_can_be_taken_over_alone():
+    source = build_model("ssd_tiny", ["cat"])
+    model = build_model("ssd_tiny", ["cat"], recipe=replace(TINY, name="more", ratios=((1.0, 2.0),) * 5))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    done = take_over(model, source, heads=False)
+    assert done.classes == ()
+    assert {name.split(".")[0] for name in done.new} == {"offset_head", "class_head"}
+    for name, tensor in model.state_dict().items():
+        of = before if name in done.new else source.state_dict()
+        assert torch.equal(tensor, of[name]), name
