@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import os
@@ -64,11 +65,19 @@ def openvino_model(path: str | os.PathLike[str], threads: int = 0, **settings: A
     Raises:
         ValueError: if openvino is not installed.
     """
-    openvino = require(OPENVINO, "openvino")
+    require(OPENVINO, "openvino")
     settings = {"INFERENCE_PRECISION_HINT": "f32", **settings}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    return openvino.Core().compile_model(os.fspath(path), "CPU", settings)
+    return _openvino_core().compile_model(os.fspath(path), "CPU", settings)
+
+
+@functools.cache
+def _openvino_core() -> Any:
+    """The one core of this process. Each core gives the thread another stack for its signals and puts back, when it is
+    deleted, the one before: of two, that may be the deleted stack of the other, and the next signal ends the process.
+    """
+    return importlib.import_module(OPENVINO).Core()
 
 
 def openvino_runtime(path: str | os.PathLike[str], threads: int = 0) -> Runtime:
