@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import v4
-from sphinx.application import Sphinx
+from support.small_site import build
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACE = '<div class="ssd-widget-place" data-module="jaccard">\n<img alt="Two boxes."></div>'
@@ -20,9 +20,8 @@ def built(root: Path, directive: str) -> tuple[str, str]:
     (root / "index.md").write_text(f"# Start\n\n```{directive}\n```\n")
     shown = v4.new_output("display_data", {"text/html": PLACE, "text/plain": "Jaccard()"})
     nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("w", outputs=[shown])]), root / "chapter.ipynb")
-    with open(root / "warnings.txt", "w") as warnings:
-        Sphinx(root, root, root / "out", root / "trees", "html", status=None, warning=warnings).build()
-    return (root / "out" / "index.html").read_text(encoding="utf-8"), (root / "warnings.txt").read_text()
+    warnings = build(root)
+    return (root / "out" / "index.html").read_text(encoding="utf-8"), warnings
 
 
 def test_a_page_shows_the_widget_of_a_chapter(tmp_path: Path) -> None:
