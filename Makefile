@@ -41,8 +41,8 @@ browser: $(INSTALLED)
 		$(BIN)/playwright install chromium || echo "No Chromium could be installed: tests in a browser will be skipped." >&2
 
 # One process for each core, and a module to one of them, so that what its tests share is made once. A thread that has
-# nothing to do sleeps: the processes have the cores for themselves.
-SPREAD := -n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder --durations=15
+# nothing to do sleeps: the processes have the cores for themselves. A process that dies ends the run with its test named.
+SPREAD := -n logical --maxprocesses 4 --max-worker-restart 0 --dist loadscope --no-loadscope-reorder --durations=15
 test check: export OMP_WAIT_POLICY := passive
 
 test: $(INSTALLED) browser lint ## Lint, format, types, tests, and every number in the chapters
