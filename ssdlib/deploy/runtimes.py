@@ -74,8 +74,10 @@ def openvino_model(path: str | os.PathLike[str], threads: int = 0, **settings: A
 
 @functools.cache
 def _openvino_core() -> Any:
-    """The one core of this process. Each core gives the thread another stack for its signals and puts back, when it is
-    deleted, the one before: of two, that may be the deleted stack of the other, and the next signal ends the process.
+    """The one core of this process.
+
+    Each core gives the thread another stack for its signals and puts back, when it is deleted, the one before: of two,
+    that may be the deleted stack of the other, and the next signal ends the process.
     """
     return importlib.import_module(OPENVINO).Core()
 
