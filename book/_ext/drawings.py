@@ -3,6 +3,9 @@
 matplotlib draws black on white. Here the white sheet is left out, and black becomes the colour of the text, in light
 and in dark mode, but for what lies on a photograph or on a coloured ground, which stays as it was drawn. Styles become
 attributes, as a page may forbid styles in its text; names get the number of the figure, as pages hold several.
+
+A figure, drawn or photographed, that would be too small to read on a phone is marked with the width that it needs:
+there it scrolls in a box of its own (book.css, book.js).
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 SVG, LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 FONT = re.compile(r"(?P<style>(?:\w+ )*?)(?P<size>[\d.]+)px (?P<family>.+)")
 Box = tuple[float, float, float, float]
+LETTERS, HEIGHT = 9, 120  # pixels, which letters have at least on a phone, and a picture that is wider than high
+PHONE, STEP = 360, 40  # pixels: what fits every phone, and the steps in which the style sheet knows wider ones
+SOLID = 0.6  # the opacity from which a filled area hides the page behind it
 
 ET.register_namespace("", SVG)
 ET.register_namespace("xlink", LINK)
@@ -37,10 +44,14 @@ def themed(drawing: str, number: int, description: str) -> str:
     for defs in root.findall(f"{{{SVG}}}defs"):
         for style in defs.findall(f"{{{SVG}}}style"):
             defs.remove(style)  # it would hold for the whole page
+    size = (float(root.get("width", 0)), float(root.get("height", 0)))
     root.attrib |= {"stroke-linejoin": "round", "class": "drawing", "fill": "currentColor", "role": "img"}
     root.attrib |= {"aria-label": description} if description else {"aria-hidden": "true"}
     for element in root.iter():
         _style_to_attributes(element)
+    letters = [float(text.get("font-size", "10").removesuffix("px")) for text in root.iter(f"{{{SVG}}}text")]
+    units = float(root.get("viewBox", "0 0 1 1").split()[2])
+    root.attrib["class"] = " ".join(["drawing", *width_class(size, min(letters, default=0) * size[0] / units)])
     _leave_out_sheets(root)
     named = {element.get("id", ""): element for element in root.iter(f"{{{SVG}}}image")}
     grounds = [box for element in root.iter() if (box := _ground(element, named))]
@@ -48,6 +59,19 @@ def themed(drawing: str, number: int, description: str) -> str:
         _take_ink(element, place is not None and any(_holds(ground, place) for ground in grounds))
     _rename(root, number)
     return ET.tostring(root, encoding="unicode")
+
+
+def width_class(size: tuple[float, float], letters: float = 0) -> list[str]:
+    """The class that says how wide a figure has to be on a phone; none if it may be as narrow as that.
+
+    Args:
+        size: width and height in pixels where there is room.
+        letters: size of its smallest letters there; 0 if it has none.
+    """
+    width, height = size
+    factor = max(LETTERS / letters if letters else 0, HEIGHT / height if height else 0)
+    steps = min(-(-width * factor // STEP), width // STEP)
+    return [f"least-{steps * STEP:.0f}"] if steps * STEP > PHONE else []
 
 
 def _style_to_attributes(element: ET.Element) -> None:
@@ -83,8 +107,9 @@ def _ground(element: ET.Element, images: dict[str, ET.Element]) -> Box | None:
         box = (x, y, x + float(element.get("width", 0)), y + float(element.get("height", 0)))
         return _moved(box, element.get("transform", ""))
     fill = element.get("fill", "none")
-    filled = fill != "none" and _gray(fill) is None and float(element.get("fill-opacity", 1)) > 0.3
-    return _extent(element) if kind == "path" and filled else None
+    coloured = fill.startswith("#") and _gray(fill) is None
+    opacity = float(element.get("fill-opacity", 1)) * float(element.get("opacity", 1))
+    return _extent(element) if kind == "path" and coloured and opacity > SOLID else None
 
 
 def _moved(box: Box, transform: str) -> Box:
@@ -103,33 +128,53 @@ def _extent(path: ET.Element) -> Box | None:
     return (min(across), min(down), max(across), max(down)) if down else None
 
 
-def _with_places(root: ET.Element) -> Iterator[tuple[ET.Element, tuple[float, float] | None]]:
-    """All elements that draw, each with the middle of it, or None where that is not known."""
+def _with_places(root: ET.Element) -> Iterator[tuple[ET.Element, Box | None]]:
+    """All elements that draw, each with the box that it covers or a point of it, or None where that is not known."""
     hidden = {element for defs in root.iter(f"{{{SVG}}}defs") for element in defs.iter()}
+    windows = {
+        f"url(#{clip.get('id')})": (x, y, x + float(rect.get("width", 0)), y + float(rect.get("height", 0)))
+        for clip in root.iter(f"{{{SVG}}}clipPath")
+        for rect in clip.iter(f"{{{SVG}}}rect")
+        for x, y in [(float(rect.get("x", 0)), float(rect.get("y", 0)))]
+    }
     for element in root.iter():
         kind = element.tag.rpartition("}")[2]
         if kind == "text":
             yield element, _text_place(element)
         elif kind == "use" and element.get("transform") is None:
-            yield element, (float(element.get("x", 0)), float(element.get("y", 0)))
+            x, y = float(element.get("x", 0)), float(element.get("y", 0))
+            yield element, (x, y, x, y)
         elif kind == "path" and element.get("clip-path") and element not in hidden:
-            box = _extent(element)
-            yield element, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) if box else None
+            box, window = _extent(element), windows.get(element.get("clip-path", ""))
+            yield element, _cut(box, window) if box and window else box
         elif kind == "path":
             yield element, None
 
 
-def _text_place(text: ET.Element) -> tuple[float, float] | None:
+def _cut(box: Box, window: Box) -> Box:
+    """What is seen of a box through a window."""
+    x, y = max(box[0], window[0]), max(box[1], window[1])
+    return x, y, max(x, min(box[2], window[2])), max(y, min(box[3], window[3]))
+
+
+def _text_place(text: ET.Element) -> Box | None:
     """A point of a text, a little above where its line begins or, by its anchor, has its middle or end."""
     found = re.search(r"translate\(([-\d.]+)[ ,]+([-\d.]+)\)", text.get("transform", ""))
     if found is None and text.get("x") is None:
         return None
     x, y = (float(found[1]), float(found[2])) if found else (float(text.get("x", 0)), float(text.get("y", 0)))
-    return x + {"start": 2.0, "middle": 0.0, "end": -2.0}[text.get("text-anchor", "start")], y - 2
+    x += {"start": 2.0, "middle": 0.0, "end": -2.0}[text.get("text-anchor", "start")]
+    return x, y - 2, x, y - 2
 
 
-def _holds(box: Box, place: tuple[float, float]) -> bool:
-    return box[0] <= place[0] <= box[2] and box[1] <= place[1] <= box[3]
+def _holds(ground: Box, place: Box) -> bool:
+    """Whether something lies on a ground, but for the width of a line."""
+    return (
+        ground[0] <= place[0] + 1
+        and place[2] <= ground[2] + 1
+        and ground[1] <= place[1] + 1
+        and place[3] <= ground[3] + 1
+    )
 
 
 def _take_ink(element: ET.Element, on_ground: bool) -> None:
@@ -180,12 +225,21 @@ class DrawOnPage(SphinxPostTransform):
         """Do it for one page."""
         for number, image in enumerate(list(self.document.findall(nodes.image)), start=1):
             path = Path(image["uri"])
-            if path.suffix != ".svg" or not re.fullmatch(r"[0-9a-f]{64}", path.stem):
-                continue  # not from a notebook, which names its outputs by their checksums
             if not path.is_absolute():
                 path = Path(self.app.srcdir) / path
-            drawing = themed(path.read_text(encoding="utf-8"), number, image.get("alt", ""))
-            image.parent.replace(image, nodes.raw("", drawing, format="html", classes=["output", "drawing"]))
+            if isinstance(image.parent, nodes.figure) and image.parent.next_node(nodes.caption):
+                image.parent["classes"].append("margin-caption")  # the theme's: its contents make room for it
+            if path.suffix == ".svg" and re.fullmatch(r"[0-9a-f]{64}", path.stem):  # an output's name is its checksum
+                drawing = themed(path.read_text(encoding="utf-8"), number, image.get("alt", ""))
+                image.parent.replace(image, nodes.raw("", drawing, format="html", classes=["output", "drawing"]))
+            elif path.suffix in (".png", ".jpg") and path.is_file():
+                with Image.open(path) as picture:
+                    classes = width_class((picture.width / 2, picture.height / 2))  # two dots for a pixel
+                image["classes"] += classes
+                if classes:
+                    box = nodes.container(classes=["drawing"])
+                    image.parent.replace(image, box)
+                    box += image
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

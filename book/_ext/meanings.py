@@ -1,6 +1,6 @@
-"""What a word means, where it is used: each link into the glossary carries the definition of its term.
+"""What a word means, where it is used: links into the glossary carry the definition, citations name the paper.
 
-The definition is the title of the link, which browsers show by themselves; the script of the page (book.js) makes of it
+The text is the title of the link, which browsers show by themselves; the script of the page (book.js) makes of it
 a small card that appears by pointer, key and finger alike.
 """
 
@@ -15,7 +15,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
-GLOSSARY = "book/glossary"
+GLOSSARY, REFERENCES = "book/glossary", "book/references"
 SCRIPT = "book.js"
 SYMBOLS = {r"\\sqrt\{([^{}]*)\}": r"√\1", r"\\sqrt (\w)": r"√\1", r"\\(log|exp|max|min)\b": r"\1", r"\\times": "×"}
 
@@ -39,7 +39,7 @@ def text_of(definition: nodes.Element) -> str:
 
 
 def meanings(app: Sphinx) -> dict[str, str]:
-    """The definition of each term, by the place of the term on the page of the glossary; read once for a build."""
+    """The text for each place "glossary.html#term-..." or "references.html#..."; read once for a build."""
     found: dict[str, str] | None = getattr(app, "_meanings", None)
     if found is None:
         found = {}
@@ -47,39 +47,45 @@ def meanings(app: Sphinx) -> dict[str, str]:
             for item in app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
                 for term in item.findall(nodes.term):
                     for place in term["ids"]:
-                        found[place] = text_of(next(iter(item.findall(nodes.definition))))
+                        found[f"glossary.html#{place}"] = text_of(next(iter(item.findall(nodes.definition))))
+        if REFERENCES in app.env.found_docs:
+            tree = app.env.get_doctree(REFERENCES).deepcopy()
+            app.env.apply_post_transforms(tree, REFERENCES)  # which write the list of the papers
+            for paper in tree.findall(nodes.citation):
+                for place in paper["ids"]:
+                    found[f"references.html#{place}"] = text_of(nodes.inline("", "", *paper.children[1:]))
         app._meanings = found  # type: ignore[attr-defined]
     return found
 
 
 def explain(app: Sphinx, tree: nodes.document, page: str) -> None:
-    """Give the links of a page into the glossary their titles; inside of the glossary the definitions are in sight."""
-    if app.builder.format != "html" or page == GLOSSARY:
+    """Give the links of a page their titles; inside of the glossary the definitions are in sight."""
+    if app.builder.format != "html" or page in (GLOSSARY, REFERENCES):
         return
     for link in tree.findall(nodes.reference):
-        address, _, place = link.get("refuri", "").partition("#")
-        if address.endswith("glossary.html") and place in meanings(app):
+        place = link.get("refuri", "").rpartition("/")[2]
+        if place in meanings(app):
             link["reftitle"] = meanings(app)[place]
-            link["classes"].append("meaning")
+            link["classes"] += ["meaning"] if place.startswith("glossary") else ["meaning", "source"]
 
 
-def fingerprint_glossary(app: Sphinx, config: Config) -> None:
-    """Write all pages again when the glossary changes: they repeat it."""
-    path = Path(app.srcdir) / f"{GLOSSARY}.md"
-    config["glossary_hash"] = hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
+def fingerprint_texts(app: Sphinx, config: Config) -> None:
+    """Write all pages again when the glossary or the references change: they repeat them."""
+    paths = [Path(app.srcdir) / "book" / name for name in ("glossary.md", "references.md", "references.bib")]
+    config["meanings_hash"] = hashlib.sha256(b"".join(p.read_bytes() for p in paths if p.is_file())).hexdigest()
 
 
 def add_script(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
     """Load the script on the pages that have something for it."""
     body = context.get("body", "")
-    if 'class="meaning' in body or ' meaning"' in body or 'class="guess"' in body:
+    if re.search(r'class="(meaning|guess|[^"]*least-)|[ ]meaning"', body):
         app.add_js_file(SCRIPT, loading_method="defer")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the steps."""
-    app.add_config_value("glossary_hash", "", "html", [str])
-    app.connect("config-inited", fingerprint_glossary)
+    app.add_config_value("meanings_hash", "", "html", [str])
+    app.connect("config-inited", fingerprint_texts)
     app.connect("doctree-resolved", explain)
     app.connect("html-page-context", add_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

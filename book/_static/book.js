@@ -1,5 +1,5 @@
-// What the pages gain where scripts run: a field for a guess, and cards with the meaning of a word. Without it the
-// answers are folded all the same, and the words are links.
+// What the pages gain where scripts run: a field for a guess, cards with the meaning of a word, and figures that scroll by
+// key. Without it the answers are folded all the same, and the words are links.
 "use strict";
 
 function askForGuess(details) {
@@ -58,7 +58,6 @@ function explainWords(links) {
   card.hidden = true;
   const text = document.createElement("span");
   const more = document.createElement("a");
-  more.textContent = "Glossary";
   more.tabIndex = -1; // the word itself is the link for keys
   card.append(text, " ", more);
   document.body.append(card);
@@ -72,6 +71,7 @@ function explainWords(links) {
     shown = link;
     text.textContent = link.dataset.meaning;
     more.href = link.href;
+    more.textContent = link.matches(".source") ? "References" : "Glossary";
     card.hidden = false;
     link.setAttribute("aria-describedby", card.id);
     const [word] = link.getClientRects();
@@ -119,6 +119,25 @@ function explainWords(links) {
   });
 }
 
+// A figure that is wider than its box on a phone can be reached and moved by key, and says what it is.
+function scrollByKey(boxes) {
+  const update = () => {
+    for (const box of boxes) {
+      const wide = box.scrollWidth > box.clientWidth + 1;
+      if (wide) {
+        box.tabIndex = 0;
+        box.setAttribute("role", "group");
+        box.setAttribute("aria-label", "Figure that scrolls sideways");
+      } else {
+        for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+      }
+    }
+  };
+  update();
+  window.addEventListener("resize", update);
+  document.addEventListener("toggle", update, true); // what was folded has no width before
+}
+
 function openAt(place) {
   const target = document.getElementById(decodeURIComponent(place.slice(1)));
   for (let fold = target?.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
@@ -127,6 +146,8 @@ function openAt(place) {
 for (const details of document.querySelectorAll("details.guess[data-asks]")) askForGuess(details);
 const words = document.querySelectorAll("a.meaning[title]");
 if (words.length) explainWords(words);
+const wide = document.querySelectorAll('.drawing:has(> [class*="least-"])');
+if (wide.length) scrollByKey(wide);
 openAt(location.hash);
 window.addEventListener("hashchange", () => openAt(location.hash));
 

@@ -2,6 +2,8 @@
 
 const VIEW = { truth: "Objects", positives: "Positives", mined: "Negatives", offsets: "Offsets", found: "Detections" };
 
+const NAMED = 8; // detections with a name in the picture: more would hide it
+
 const css = (node, name) => getComputedStyle(node).getPropertyValue(name).trim();
 
 // A canvas of `side` style pixels; `paint` gets a context in which the picture is 1 x 1... times `side`.
@@ -99,7 +101,7 @@ function drawShown(canvas, { scene, priors, positives, mined, found }, layers, m
 function drawFound(context, side, found, colors, words) {
   for (const { box, label } of found) strokeBox(context, side, box, colors[label - 1], words ? 3 : 2);
   if (!words) return;
-  for (const { box, label, score } of found.toReversed()) {
+  for (const { box, label, score } of found.slice(0, NAMED).reverse()) {
     const text = `${SHAPES[label - 1]} ${score.toFixed(2)}`;
     write(context, text, clamp(box[0] * side, 0, side - 84), Math.max(14, box[1] * side), colors[label - 1]);
   }

@@ -98,6 +98,7 @@ class Playground {
     const folded = (title, node) =>
       html("details", { toggle: () => this.draw() }, html("summary", {}, title), node);
     const { main, layers, score, scenes, own, facts, lossChart, scoreChart } = this;
+    const charts = html("div", { class: "ssd-play-charts" }, lossChart.node, scoreChart.node);
     return html(
       "div",
       { class: "ssd-widget ssd-playground", role: "group", "aria-label": "SSD playground" },
@@ -106,7 +107,7 @@ class Playground {
         "div",
         { class: "ssd-columns" },
         html("div", { class: "ssd-panel" }, main.node, layers.node, score.node, scenes.node, own.node),
-        html("div", { class: "ssd-panel" }, facts.node, lossChart.node, scoreChart.node, this.says),
+        html("div", { class: "ssd-panel" }, facts.node, charts, this.says),
       ),
       heading(`${GALLERY} scenes that it never saw, with what it finds from a score of 0.3`),
       html("div", { class: "ssd-play-gallery" }, this.gallery.map(({ node }) => node)),
@@ -155,8 +156,8 @@ class Playground {
 
   describe({ scene, found, steps, scores }) {
     const sure = found.filter(({ score }) => score >= this.view.minScore);
-    const words = sure.map(({ label, score }) => `${SHAPES[label - 1]} ${score.toFixed(2)}`).join(", ") || "nothing";
     const count = scene.boxes.length;
+    const words = foundText(sure);
     this.main.node.setAttribute("aria-label", `A scene with ${count} shape${count === 1 ? "" : "s"}; found: ${words}`);
     const end = this.losses.at(-1);
     const sentence =
@@ -165,6 +166,15 @@ class Playground {
         : `${thousands(steps)} steps, mAP ${fixed(scores.at(-1).value)}. In this scene: ${words}.`;
     if (this.says.textContent !== sentence) this.says.textContent = sentence;
   }
+}
+
+// What was found, best score first; of many boxes their number, and the first few.
+function foundText(found, most = 6) {
+  const text = found
+    .slice(0, most)
+    .map(({ label, score }) => `${SHAPES[label - 1]} ${score.toFixed(2)}`)
+    .join(", ");
+  return found.length > most ? `${found.length} boxes, the first of them ${text}` : text || "nothing";
 }
 
 // The top of the loss chart: what all but the first few losses stay below.

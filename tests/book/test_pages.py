@@ -95,7 +95,7 @@ def test_answers_about_boxes_priors_and_offsets() -> None:
     assert recipe.priors_per_cell == (4, 6, 6, 6, 4, 4)
     assert recipe.num_priors == 9590
     assert recipe.locate(7000) == (1, 5, 0, 0)
-    assert "= 9590" in text
+    assert "together $9590$" in text
     assert "row 5, column 0, the first shape" in text
 
     offsets = encode(torch.tensor([120.0, 90, 60, 30]), torch.tensor([100.0, 100, 40, 40]))

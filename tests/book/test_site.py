@@ -103,3 +103,24 @@ def test_every_page_says_what_it_is_about(site: Path) -> None:
     }
     assert all(len(texts) == 1 and 40 < len(texts[0]) <= 260 and "<" not in texts[0] for texts in found.values()), found
     assert len({texts[0] for texts in found.values()}) == len(found)
+
+
+def test_citations_say_which_paper_they_mean(site: Path) -> None:
+    text = (site / "book" / "03_priors.html").read_text(encoding="utf-8")
+    links = re.findall(r'<a [^>]*href="references\.html#[^>]*>', text)
+    assert links
+    assert [link for link in links if "meaning source" not in link] == []
+    assert any('title="Wei Liu, Dragomir Anguelov' in link for link in links)
+
+
+def test_no_table_or_formula_of_the_reference_pages_is_cut(site: Path, open_page: OpenPage) -> None:
+    # A scrolling table is found by key and says so; a formula in a line is simply cut. Two pixels are rounding.
+    for width in (390, 1280):
+        for name in ("faq", "notation", "teaching", "teaching_answers", "testing"):
+            page = open_page((site / "book" / f"{name}.html").as_uri(), width=width)
+            cut = page.evaluate(
+                "() => [...document.querySelectorAll('.bd-article .pst-scrollable-table-container, .bd-article .math')]"
+                ".filter(e => e.scrollWidth > e.clientWidth + 40).map(e => e.textContent.slice(0, 80))"
+            )
+            assert cut == [], f"{name} at {width}"
+            page.context.close()
