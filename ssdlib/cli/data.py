@@ -1,4 +1,4 @@
-"""`ssd data`: make, download and check data sets."""
+"""`ssd data`: make, download, convert and check data sets."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ import typer
 
 from ssdlib.cli.common import clear_errors, example, printable
 from ssdlib.cli.outputs import some_path
-from ssdlib.data import check_dataset, make_toy_voc
+from ssdlib.data import check_dataset, convert_dataset, make_toy_voc, split_dataset
 from ssdlib.data.download import VOC_ARCHIVES, download_voc
+from ssdlib.data.formats.detecting import FORMATS
+from ssdlib.data.near_duplicates import THRESHOLD
 
-app = typer.Typer(help="Make, download and check data sets.", no_args_is_help=True)
+app = typer.Typer(help="Make, download, convert and check data sets.", no_args_is_help=True)
 
+Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
+Layout = Enum("Layout", {name: name for name in ("coco", "voc")}, type=str)  # type: ignore[misc]
 Part = Enum("Part", {name: name for name in VOC_ARCHIVES}, type=str)  # type: ignore[misc]
 
 
@@ -54,6 +58,56 @@ def voc(
         typer.echo(f"complete: {folder}")
 
 
+@app.command(
+    epilog=example(
+        "ssd data convert labelled --out data/mine",
+        "ssd data convert labels/train.csv --from openimages --images photographs --to voc --out data/mine --link",
+    )
+)
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with labels and images, or the one file of labels.", metavar="SOURCE", parser=some_path
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make.", metavar="FOLDER", parser=some_path)],
+    labels: Annotated[
+        Format | None, typer.Option("--from", help="Format of the labels; by default the files say which.")
+    ] = None,
+    layout: Annotated[
+        Layout, typer.Option("--to", help="Layout of the new folder: coco holds everything, voc is a file an image.")
+    ] = "coco",  # type: ignore[assignment]
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images, if they are elsewhere.", metavar="FOLDER", parser=some_path),
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="Make symbolic links to the images, and no copies.")] = False,
+    zero_based: Annotated[
+        bool, typer.Option("--zero-based", help="The boxes of VOC's XML count from 0, as some tools write them.")
+    ] = False,
+) -> None:
+    """Turn labels of an annotation tool into a data set: YOLO text, COCO, VOC, LabelMe, CVAT or Open Images CSV.
+
+    It says which images and objects came over, which did not, and why; conversion.txt in FOLDER keeps it. What was
+    written is read back and compared. The exit status is 1 when something did not come over. Look at the result with
+    `ssd data check`, then make its sets with `ssd data split`.
+    """
+    with clear_errors():
+        done = convert_dataset(
+            source,
+            out,
+            labels=None if labels is None else labels.value,
+            layout=layout.value,
+            images=images,
+            one_based=not zero_based,
+            link=link,
+        )
+    typer.echo(printable(done.text()))
+    if not done.ok:
+        raise typer.Exit(1)
+
+
 @app.command(epilog=example("ssd data check data/toy"))
 def check(
     root: Annotated[
@@ -69,3 +123,37 @@ def check(
     typer.echo(printable(report.text()))
     if not report.ok:
         raise typer.Exit(1)
+
+
+@app.command(
+    epilog=example(
+        "ssd data split data/mine --val 0.2 --test 0.1", "ssd data split data/mine --test 0 --seed 1 --force"
+    )
+)
+def split(
+    root: Annotated[
+        Path, typer.Argument(help="Folder in the VOC or the COCO layout.", metavar="FOLDER", parser=some_path)
+    ],
+    val: Annotated[float, typer.Option(help="Share of the images for validation; 0 for none.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share of the images for the test; 0 for none.")] = 0.1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same sets.")] = 0,
+    image_set: Annotated[
+        str | None, typer.Option(help="The set to divide; by default all, or the only one there is.")
+    ] = None,
+    threshold: Annotated[
+        int,
+        typer.Option(min=-1, max=64, help="Bits of 64 in which near-duplicates may differ; -1: only equal files."),
+    ] = THRESHOLD,
+    force: Annotated[bool, typer.Option("--force", help="Replace train, val, trainval and test.")] = False,
+) -> None:
+    """Divide the images into train, val and test: every class in each, and no scene in two of them.
+
+    Near-duplicates, such as the next photograph of a series, stay together: a test on a scene that training has seen
+    says too much. No image is moved; the sets are lists in the folder, with trainval for the first two. Run
+    `ssd data check` before, so that nothing is wrong with the labels, and after.
+    """
+    with clear_errors():
+        done = split_dataset(
+            root, val=val, test=test, seed=seed, image_set=image_set, threshold=threshold, overwrite=force
+        )
+    typer.echo(printable(done.text()))

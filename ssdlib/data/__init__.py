@@ -6,10 +6,12 @@ from ssdlib.data.annotated import AnnotatedDataset, DataWarning
 from ssdlib.data.annotations import Finding
 from ssdlib.data.check import Report, check_dataset, check_voc
 from ssdlib.data.coco import CocoDataset
+from ssdlib.data.convert import Conversion, convert_dataset
 from ssdlib.data.download import download_voc
 from ssdlib.data.images import load_image
 from ssdlib.data.opening import JoinedDataset, open_dataset
 from ssdlib.data.sample import sample_root
+from ssdlib.data.split import Split, split_dataset
 from ssdlib.data.synthetic import TOY_CLASSES, make_toy_voc
 from ssdlib.data.voc import VOCDataset
 
@@ -17,16 +19,20 @@ __all__ = [
     "TOY_CLASSES",
     "AnnotatedDataset",
     "CocoDataset",
+    "Conversion",
     "DataWarning",
     "Finding",
     "JoinedDataset",
     "Report",
+    "Split",
     "VOCDataset",
     "check_dataset",
     "check_voc",
+    "convert_dataset",
     "download_voc",
     "load_image",
     "make_toy_voc",
     "open_dataset",
     "sample_root",
+    "split_dataset",
 ]

@@ -72,12 +72,12 @@ class Report:
 
     def text(self) -> str:
         """Return the report as plain text, one table for the sets and one for the classes."""
-        sets = _table(["image set", "images"], [[name, str(n)] for name, n in self.sets.items()])
+        sets = table(["image set", "images"], [[name, str(n)] for name, n in self.sets.items()])
         rows = [
             [c.name, str(c.objects), str(c.difficult), *(f"{x:.3f}" for x in (c.smallest, c.median, c.largest))]
             for c in self.classes
         ]
-        classes = _table(["class", "objects", "difficult", "smallest", "median", "largest"], rows)
+        classes = table(["class", "objects", "difficult", "smallest", "median", "largest"], rows)
         total = sum(c.objects for c in self.classes)
         lines = [
             printable(self.root),
@@ -149,8 +149,8 @@ def check_voc(
 def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = None, progress: bool = True) -> Report:
     """Read every annotation and decode every image of all files `annotations/instances_*.json`, and report.
 
-    As :func:`check_voc`; ids are the files of the images here, relative to `root`. An image that is in two files of
-    annotations is read, and its objects are counted, for each of them.
+    As :func:`check_voc`; ids are the files of the images here, relative to `root`. An image that is in several files
+    of annotations is read, and its objects are counted, for each that says something else of it.
 
     Raises:
         FileNotFoundError: `root` is not in the COCO layout.
@@ -174,11 +174,15 @@ def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = Non
             warnings.append(f"{first} and {second} have different categories: {a.categories} and {b.categories}")
     found = tuple(dict.fromkeys(name for a in instances.values() for name in a.categories.values()))
     names = found if classes is None else check_classes(classes)
-    sets, read = {}, []
+    sets, read, known = {}, [], set()
     for name, a in instances.items():
         sets[name] = [image.path.relative_to(root).as_posix() for image in a.images]
         file = instances_path(root, name)
         for key, image in zip(sets[name], a.images, strict=True):
+            said = (key, image.size, tuple((a.categories[o.category_id], str(o.bbox), o.crowd) for o in image.objects))
+            if said in known:
+                continue
+            known.add(said)
             read.append((key, partial(coco_image, file, image, a.categories, names, "ignore")))
     return _report(root, sets, names, read, errors, warnings, progress)
 
@@ -257,8 +261,8 @@ def _overlaps(sets: Mapping[str, Sequence[str]]) -> Iterator[str]:
         twice = [image_id for image_id, n in Counter(members).items() if n > 1]
         if twice:
             yield f"{name} lists {_count(twice, 'id')} more than once: {_some(twice)}"
-    # "cat_train" is the set "train", seen from one class.
-    whole = [name for name in sets if not any(name.endswith(f"_{other}") for other in sets)]
+    # "cat_train" is the set "train", seen from one class, and "all" is what the others are parts of.
+    whole = [name for name in sets if name != "all" and not any(name.endswith(f"_{other}") for other in sets)]
     for first, second in combinations(whole, 2):
         shared = sorted(set(sets[first]) & set(sets[second]))
         if shared and first not in second and second not in first:
@@ -289,7 +293,7 @@ def _list(title: str, messages: Sequence[str]) -> list[str]:
     return ["", f"{title}: {len(messages)}", *(f"  {printable(message)}" for message in messages)] if messages else []
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lay out text in columns: the first flush left, the others flush right."""
     header, rows = list(header), [[printable(cell[:60]) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]

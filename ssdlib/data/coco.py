@@ -129,6 +129,15 @@ def read_instances(root: Path, image_set: str) -> Instances:
     folder = next((root / name for name in (image_set, "images") if (root / name).is_dir()), None)
     if folder is None:
         raise FileNotFoundError(f"{file}: no folder of images: neither {root / image_set} nor {root / 'images'}")
+    return parse_instances(file, lambda name: folder / check_file_name(name, "the file name"))
+
+
+def parse_instances(file: Path, locate: Callable[[str], Path]) -> Instances:
+    """Parse a file of annotations, of which `locate` says where the image of a name is.
+
+    Raises:
+        ValueError: the file is not readable as JSON, or lacks one of its lists.
+    """
     try:
         content = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -153,7 +162,7 @@ def read_instances(root: Path, image_set: str) -> Instances:
         if isinstance(image_id, str):
             check_name(image_id, "the id")
         size = (_get(entry, "width", int), _get(entry, "height", int)) if "width" in entry else None
-        images[image_id] = CocoImage(image_id, folder / check_file_name(name, "the file name"), size, [])
+        images[image_id] = CocoImage(image_id, locate(name), size, [])
 
     def annotation(index: int, entry: Mapping[str, Any]) -> None:
         if "id" in entry:

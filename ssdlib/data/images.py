@@ -67,6 +67,23 @@ def load_image(path: str | os.PathLike[str], upright: bool = True) -> Tensor:
     return torch.from_numpy(pixels)
 
 
+def load_thumbnail(path: str | os.PathLike[str], side: int, upright: bool = True) -> Image.Image:
+    """An image file as a small RGB picture: neither side is longer than `side` pixels.
+
+    A JPEG is decoded at a fraction of its size, which is many times faster. Raises as :func:`load_image` does.
+    """
+    with _opened(path, "decoded") as image:
+        orientation = exif_orientation(image)
+        if image.format == "JPEG":
+            image.draft("RGB", (2 * side, 2 * side))
+        tiff = image.format == "TIFF"  # Pillow turns these itself
+        small = to_rgb(image)
+        small.thumbnail((side, side))
+        if orientation != 1 and upright != tiff:
+            small = small.transpose((EXIF_TURNS if upright else _BACK)[orientation])
+    return small
+
+
 @contextmanager
 def _opened(path: str | os.PathLike[str], purpose: str) -> Iterator[Image.Image]:
     """The image, its pixels not decoded yet; whatever goes wrong is a ValueError that names the file."""

@@ -26,6 +26,8 @@ COMMANDS = [
     "data toy",
     "data voc",
     "data check",
+    "data convert",
+    "data split",
     "train",
     "evaluate",
     "detect",

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from support.coco_folder import annotation, image, write_coco
 from support.file_server import FileServer, serving
+from support.label_sets import picture, text
 from support.voc_archives import md5, packed, write_part
+from support.voc_folder import object_xml, write_voc
 from typer.testing import CliRunner, Result
 
 from ssdlib.cli import app
@@ -80,3 +82,35 @@ def test_check_knows_both_layouts(tmp_path: Path):
     result = call("data", "check", tmp_path)
     assert result.exit_code == 1
     assert "annotations/instances_val2017.json, object 0: zero area, refused" in result.output
+
+
+def test_convert_says_what_came_over(tmp_path: Path):
+    picture(tmp_path / "labelled" / "a.jpg")
+    text(tmp_path / "labelled" / "a.txt", "0 .5 .5 .5 .5\n7 .5 .5 .5 .5\n")
+    text(tmp_path / "labelled" / "classes.txt", "cat\n")
+    result = call("data", "convert", tmp_path / "labelled", "--out", tmp_path / "set")
+    assert result.exit_code == 1, result.output  # an object was left out
+    assert "objects: 2 in the labels, 1 came over; left out: unknown class 1" in result.output
+    assert "a.txt, object 1: unknown class, refused: '7' is none of 0 to 0" in result.output
+    assert call("data", "check", tmp_path / "set").exit_code == 0
+    text(tmp_path / "labelled" / "a.txt", "0 .5 .5 .5 .5\n")
+    result = call("data", "convert", tmp_path / "labelled", "--out", tmp_path / "voc", "--to", "voc", "--from", "yolo")
+    assert result.exit_code == 0, result.output
+    assert VOCDataset(tmp_path / "voc", "all").ids == ["a"]
+    result = call("data", "convert", tmp_path / "labelled", "--out", tmp_path / "voc")
+    assert result.exit_code == 2
+    assert "choose another folder" in result.output
+
+
+def test_split_prints_a_table(tmp_path: Path):
+    objects = {str(i): [object_xml("cat", 1, 1, 30, 20)] for i in range(10)}
+    root = write_voc(tmp_path / "set", {"all": list(objects)}, objects)
+    result = call("data", "split", root, "--val", 0.2, "--test", 0.3, "--threshold", -1)
+    assert result.exit_code == 0, result.output
+    rows = [line.split() for line in result.output.splitlines()]
+    assert ["cat", "10", "in", "10", "5", "in", "5", "2", "in", "2", "3", "in", "3"] in rows
+    assert [len(VOCDataset(root, name)) for name in ("train", "val", "test", "trainval")] == [5, 2, 3, 7]
+    again = call("data", "split", root)
+    assert again.exit_code == 2
+    assert "--force replaces them" in again.output
+    assert call("data", "split", root, "--force", "--seed", 2).exit_code == 0
