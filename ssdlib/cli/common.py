@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torchvision
 import typer
 
+import ssdlib
 from ssdlib.cli.outputs import some_path
 from ssdlib.data import DataWarning
 from ssdlib.engine import run_folder
@@ -148,3 +152,23 @@ def data_of(run: Path) -> list[Path]:
     if not folders:
         raise ValueError(f"{run / run_folder.CONFIG} does not say which data it is for: name it with --data")
     return [Path(folder) for folder in folders]
+
+
+def provenance(run: Path, model: SSD, folders: Sequence[Path]) -> dict[str, Any]:
+    """What figures in a JSON file depend on, besides options: detector, data, date and versions."""
+    return {
+        "model": {
+            "file": str(run),
+            "architecture": model.architecture,
+            "recipe": model.recipe.name,
+            "classes": list(model.classes),
+        },
+        "data": [str(folder) for folder in folders],
+        "date": date.today().isoformat(),
+        "versions": {
+            "python": platform.python_version(),
+            "ssdlib": ssdlib.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+        },
+    }

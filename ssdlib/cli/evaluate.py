@@ -6,22 +6,20 @@ import importlib.util
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Sequence
-from datetime import date
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-import torchvision
 import typer
 from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
 
-import ssdlib
 from ssdlib import plotting
+from ssdlib.cli.analysis_pictures import confusion_figure
 from ssdlib.cli.common import (
     DeviceOption,
     ModelArgument,
@@ -31,6 +29,7 @@ from ssdlib.cli.common import (
     data_of,
     example,
     model_of,
+    provenance,
     torch_device,
     weights_note,
     worker_count,
@@ -57,7 +56,7 @@ APRuleOption = Enum("APRuleOption", {"area": "area", "11point": "11point", "coco
     "evaluate",
     epilog=example(
         "ssd evaluate runs/toy",
-        "ssd evaluate runs/toy --ap 11point --json ap.json --plot curves.png",
+        "ssd evaluate runs/toy --ap 11point --json ap.json --plot curves.png --confusion mistakes.png",
         "ssd evaluate runs/ssd300 --data data/VOC2007 --ap 11point --json voc07.json",
     ),
 )
@@ -92,6 +91,10 @@ def evaluate_command(
         Path | None,
         typer.Option(help="Draw the precision-recall curves to this file.", metavar="PATH", parser=some_path),
     ] = None,
+    confusion: Annotated[
+        Path | None,
+        typer.Option(help="Draw the confusion matrix to this file.", metavar="PATH", parser=some_path),
+    ] = None,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:
@@ -112,6 +115,7 @@ def evaluate_command(
             detection={"min_score": min_score, "max_overlap": max_overlap, "top_k": top_k},
             json_file=json_file,
             plot=plot,
+            confusion=confusion,
         )
         validate(asked)
         if inclusive:
@@ -131,7 +135,9 @@ def evaluate_command(
             if json_file is not None:
                 write_text(json_file, json.dumps(record(asked, measured, model), indent=2, allow_nan=False) + "\n")
             if plot is not None:
-                draw(plot, measured, model)
+                draw(plot, curves_figure(measured, model))
+            if confusion is not None:
+                draw(confusion, confusion_figure(measured.confusion, model.classes)[0])
 
 
 class Asked(NamedTuple):
@@ -145,11 +151,12 @@ class Asked(NamedTuple):
     detection: dict[str, Any]  # options of `ssdlib.detection.detect`
     json_file: Path | None
     plot: Path | None
+    confusion: Path | None
 
     @property
     def outputs(self) -> list[Path]:
         """The files that are written."""
-        return [path for path in (self.json_file, self.plot) if path is not None]
+        return [path for path in (self.json_file, self.plot, self.confusion) if path is not None]
 
     @property
     def thresholds(self) -> str | float:
@@ -192,13 +199,15 @@ def validate(asked: Asked) -> None:
             raise ValueError("COCO's figures need pycocotools: pip install pycocotools")
     if not 0 < asked.iou <= 1:
         raise ValueError(f"--iou must be above 0 and at most 1, got {asked.iou:g}")
-    if asked.plot is not None:
-        require_ending(asked.plot, [f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes()])
+    for picture in (asked.plot, asked.confusion):
+        if picture is not None:
+            require_ending(picture, [f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes()])
     for output in asked.outputs:
         require_writable(output, [checkpoint_of(asked.run)])
         require_outside(output, asked.folders)
-    if len({os.path.realpath(output) for output in asked.outputs}) < len(asked.outputs):
-        raise ValueError(f"--json and --plot are the same file, {asked.plot}")
+    names = [os.path.realpath(output) for output in asked.outputs]
+    if twice := [output for output, name in zip(asked.outputs, names, strict=True) if names.count(name) > 1]:
+        raise ValueError(f"two of --json, --plot and --confusion are the same file, {twice[-1]}")
 
 
 def require_inputs_kept(asked: Asked, dataset: AnnotatedDataset) -> None:
@@ -257,36 +266,28 @@ def record(asked: Asked, measured: Measured, model: SSD) -> dict[str, Any]:
             "misplaced": measured.confusion.misplaced.tolist(),
         },
         "detection": asked.detection,
-        "model": {
-            "file": str(asked.run),
-            "architecture": model.architecture,
-            "recipe": model.recipe.name,
-            "classes": list(model.classes),
-        },
-        "data": [str(folder) for folder in asked.folders],
         "speed": {
             "seconds": round(measured.seconds, 3),
             "images_per_second": round(measured.images / measured.seconds, 2),
             "device": _device_name(model.priors.device),
         },
-        "date": date.today().isoformat(),
-        "versions": {
-            "python": platform.python_version(),
-            "ssdlib": ssdlib.__version__,
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-        },
+        **provenance(asked.run, model, asked.folders),
     }
     without_nan: dict[str, Any] = _without_nan(entries)
     return without_nan
 
 
-def draw(path: Path, measured: Measured, model: SSD) -> None:
-    """Draw the precision-recall curves to a file."""
+def curves_figure(measured: Measured, model: SSD) -> Figure:
+    """The precision-recall curves, drawn."""
     plotting.use_book_style()
     figure = plt.figure(figsize=(5.2, 4.0))
+    plotting.plot_precision_recall(measured.curves, model.classes, figure.add_subplot())
+    return figure
+
+
+def draw(path: Path, figure: Figure) -> None:
+    """Write a figure to a file, and close it."""
     try:
-        plotting.plot_precision_recall(measured.curves, model.classes, figure.add_subplot())
         with replaced(path) as aside:
             figure.savefig(aside)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -86,6 +87,65 @@ def require_outside(output: Path, datasets: Iterable[Path]) -> None:
         for name in _OF_A_DATASET:
             if Path(os.path.realpath(root / name)) in real.parents:
                 raise ValueError(f"{output} lies in {root / name}, which is read: choose another folder")
+
+
+def require_replaceable(folder: Path, mark: str, beginning: str, names: Collection[str]) -> None:
+    """Refuse a folder that is there and not one that an earlier call made.
+
+    Args:
+        folder: to make, or to replace if it is empty or ours.
+        mark: a file of our folders.
+        beginning: how its text begins.
+        names: all files that they may hold.
+
+    Raises:
+        FileExistsError: if it holds anything else; the message names that.
+        OSError: if it is a file, or cannot be made.
+    """
+    require_writable(folder / mark)
+    if not folder.is_dir():
+        return
+    here = sorted(path.name for path in folder.iterdir())
+    foreign = [name for name in here if name not in names or not (folder / name).is_file()]
+    if not foreign and here:
+        try:
+            with open(folder / mark, encoding="utf-8") as file:
+                if file.read(len(beginning)) == beginning:
+                    return
+        except (OSError, ValueError):
+            pass
+        foreign = here
+    if foreign:
+        raise FileExistsError(f"{folder} holds {foreign[0]!r}, which we did not make: choose another folder")
+
+
+@contextmanager
+def replaced_folder(folder: Path, mark: str, beginning: str, names: Collection[str]) -> Iterator[Path]:
+    """Fill the folder that this gives; at the end of the block it takes the place of `folder`, whole.
+
+    After an error, `folder` is as it was. The arguments are those of `require_replaceable`, which is asked again at the
+    end, as the folder may have been filled meanwhile.
+
+    Raises:
+        FileExistsError: as `require_replaceable`.
+        OSError: if there is no space; the message names `folder`.
+    """
+    real = Path(os.path.realpath(folder))
+    real.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{real.name[:40]}-", dir=real.parent) as aside:
+        fresh, old = Path(aside) / "new", Path(aside) / "old"
+        fresh.mkdir()
+        with space_for(folder):
+            yield fresh
+        require_replaceable(real, mark, beginning, names)
+        if real.exists():
+            os.replace(real, old)
+        try:
+            os.replace(fresh, real)
+        except OSError:
+            if old.exists():
+                os.replace(old, real)
+            raise
 
 
 def picture_names(images: Sequence[Path]) -> list[str]:

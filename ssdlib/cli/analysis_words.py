@@ -1,0 +1,236 @@
+"""What `ssd analyse` says in words: what costs most, and what to try.
+
+Each sentence is said only where the numbers bear it, and says which they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssdlib.engine.analysis import Analysis, RecallRow
+from ssdlib.engine.error_kinds import KINDS, LOCALIZATION
+from ssdlib.metrics import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
+
+TITLES = {
+    "class": "Wrong class",
+    "localization": "Bad place",
+    "both": "Class and place",
+    "duplicate": "Duplicate",
+    "background": "Background",
+    "missed": "Missed",
+}
+MEANINGS = {
+    "class": "The box fits an object, but of another class.",
+    "localization": "The class is right, but the box fits its object badly.",
+    "both": "The box fits an object badly, and of another class.",
+    "duplicate": "A detection with a better score had found the object.",
+    "background": "Nothing is labelled there.",
+    "missed": "An object that is not found, and that no wrong class or bad place is about.",
+}
+_OF = {
+    "class": "detections with the wrong class",
+    "localization": "boxes that fit badly",
+    "both": "boxes that fit badly and have the wrong class",
+    "duplicate": "duplicates",
+    "background": "detections where nothing is labelled",
+    "missed": "missed objects",
+}
+_LEAST_COST = 0.005  # of an mAP: below it, a kind is not worth a sentence
+_FEW_OBJECTS = 500
+_ENOUGH = 20  # objects or detections that a comparison needs on each side
+
+
+def verdict(analysis: Analysis) -> str:
+    """The first paragraph: how good, what costs most, and how far to trust it."""
+    errors, score = analysis.errors, analysis.score
+    images = _counted(analysis.images, "image")
+    if not analysis.objects:
+        false = int(((errors.outcome == FALSE_POSITIVE) & (errors.found["scores"] >= score)).sum())
+        return (
+            f"No object that counts is labelled in {images}, so that there is no AP, and no cost of any error. From a "
+            f"score of {score:g} on there {'is' if false == 1 else 'are'} {_counted(false, 'false alarm')}."
+        )
+    said = [
+        f"On {images} with {_counted(analysis.objects, 'object')}, the mAP is {analysis.mean:.3f} at an IoU of "
+        f"{errors.iou_threshold:g}."
+    ]
+    ranked = sorted(analysis.costs.items(), key=lambda item: -item[1])
+    (first, cost), (second, next_cost) = ranked[0], ranked[1]
+    if cost < _LEAST_COST:
+        said.append(f"No kind of error by itself costs as much as {_LEAST_COST:g} of it.")
+    elif next_cost > 0.8 * cost:
+        said.append(
+            f"No one kind of error stands out: {_OF[first]} cost {cost:.3f} of mAP and {_OF[second]} {next_cost:.3f}, "
+            f"each of them mended alone."
+        )
+    else:
+        then = f" Next come {_OF[second]}, with {next_cost:.3f}." if next_cost >= _LEAST_COST else ""
+        said.append(
+            f"What costs most are {_OF[first]}: without them, and with all else as it is, the mAP would be "
+            f"{analysis.mean + cost:.3f}, that is {cost:.3f} more.{then}"
+        )
+    alarms, lost = analysis.sides["false_positives"], analysis.sides["false_negatives"]
+    if max(alarms, lost) >= _LEAST_COST:
+        said.append(f"All false detections together cost {alarms:.3f}, all objects that are not found {lost:.3f}.")
+    if analysis.objects < _FEW_OBJECTS:
+        said.append(
+            f"With {_counted(analysis.objects, 'object')}, another set of images could move these figures by several "
+            f"hundredths."
+        )
+    return " ".join(said)
+
+
+def advice(analysis: Analysis, classes: Sequence[str], max_overlap: float) -> list[str]:
+    """What to try, the most promising first; empty where the numbers suggest nothing.
+
+    Args:
+        analysis: of `analyse`.
+        classes: names of the labels 1, 2, ...
+        max_overlap: of NMS, with which the detections were made.
+    """
+    found = []
+    if analysis.objects:
+        ranked = sorted(analysis.costs.items(), key=lambda item: -item[1])
+        costly = [kind for kind, cost in ranked if cost >= max(_LEAST_COST, ranked[0][1] / 2)]
+        found += [_cure(kind, analysis, classes, max_overlap) for kind in costly[:3]]
+        found += [sentence for sentence in (_lower_score(analysis), _weakest(analysis, classes)) if sentence]
+    found += [sentence for sentence in (_as_chances(analysis, 0.1), _without_object(analysis, classes)) if sentence]
+    return found
+
+
+def _cure(kind: str, analysis: Analysis, classes: Sequence[str], max_overlap: float) -> str:
+    errors, score = analysis.errors, analysis.score
+    if kind == "missed":
+        return f"Missed objects: {_missed(analysis)}"
+    used, count = errors.counts(score)[kind], errors.counts()[kind]
+    has = "has" if used == 1 else "have"
+    where = f"{used:,} of {_counted(count, 'error')} of this kind {has} a score from {score:g} on."
+    if kind == "background":
+        return (
+            f"Background: {where} Look through the false alarms first: an object that nobody labelled counts as one. "
+            f"If nothing is there, train on more images with what is taken for an object, also on images without any."
+        )
+    if kind == "class":
+        counts = analysis.confusion.counts[1:, 1:].copy()
+        np.fill_diagonal(counts, 0)
+        most = int(counts.max(initial=0))
+        pair = ""
+        if most > 1:
+            true, taken = np.unravel_index(counts.argmax(), counts.shape)
+            pair = f" The most frequent: {classes[true]} taken for {classes[taken]}, {most} times."
+        return (
+            f"Wrong class: {where}{pair} Check that the labels tell classes apart in one way; more training images in "
+            f"which they differ may help."
+        )
+    if kind == "localization":
+        median = float(np.median(errors.overlap[errors.kind == LOCALIZATION]))
+        return (
+            f"Bad place: {where} Their median IoU is {median:.2f}. Check that the labelled boxes are drawn tightly and "
+            f"in one way; then try larger images, longer training, or priors that fit better (`ssd priors fit`)."
+        )
+    if kind == "duplicate":
+        return (
+            f"Duplicates: {where} Two boxes of a class both stay if their IoU is at most {max_overlap:g}: try a lower "
+            f"--max-overlap, and see whether neighbours that are both right survive it."
+        )
+    return (
+        f"Class and place: {where} See in the pictures what they hold: a part of an object, or two objects at once? "
+        f"More training, or more images with these classes side by side, may help."
+    )
+
+
+def _missed(analysis: Analysis) -> str:
+    small = _together([row for row in analysis.by_size if row.high <= 0.1])
+    large = _together([row for row in analysis.by_size if row.low >= 0.2])
+    if min(small.objects, large.objects) >= _ENOUGH:
+        low, high = small.found_at_any_score / small.objects, large.found_at_any_score / large.objects
+        if high - low >= 0.15:
+            return (
+                f"the small ones are found less often. At any score, {low:.0%} are found of the {small.objects:,} "
+                f"under a tenth of the image (the root of its area), and {high:.0%} of the {large.objects:,} over a "
+                f"fifth. Try larger images, windows (`ssd detect --tiles`), and smaller priors (`ssd priors fit`)."
+            )
+    return (
+        "see with `ssd priors fit` whether priors reach them, and train on more images that look like the misses below."
+    )
+
+
+def _together(rows: Sequence[RecallRow]) -> RecallRow:
+    return RecallRow(0, 0, *(sum(getattr(row, k) for row in rows) for k in ("objects", "found", "found_at_any_score")))
+
+
+def _lower_score(analysis: Analysis) -> str | None:
+    """What half the score of use would bring, if that is a tenth of the objects or more."""
+    errors, lower = analysis.errors, analysis.score / 2
+    scores = errors.found["scores"]
+    between = (scores >= lower) & (scores < analysis.score)
+    more = int((between & (errors.outcome == TRUE_POSITIVE)).sum())
+    false = int((between & (errors.outcome == FALSE_POSITIVE)).sum())
+    if more < 0.1 * analysis.objects:
+        return None
+    return (
+        f"The threshold: from a score of {lower:g} on, in place of {analysis.score:g}, {_counted(more, 'more object')} "
+        f"would be found, for {_counted(false, 'more false detection')}. If that is a good bargain for you, lower it."
+    )
+
+
+def _weakest(analysis: Analysis, classes: Sequence[str]) -> str | None:
+    """The class with the lowest AP, if it is far below the mean, and the kind that costs it most."""
+    label, ap = min(analysis.per_class.items(), key=lambda item: item[1])
+    if len(analysis.per_class) < 2 or ap > analysis.mean - 0.1:
+        return None
+    kind = max(KINDS, key=lambda kind: analysis.class_costs[kind][label])
+    cost, objects = analysis.class_costs[kind][label], int(analysis.errors.num_objects[label])
+    worst = f", and {_OF[kind]} cost it most ({cost:.3f})" if cost >= _LEAST_COST else ""
+    few = f" It has {_counted(objects, 'object')} here: such an AP says little." if objects < _ENOUGH else ""
+    return f"The weakest class: {classes[label - 1]} has an AP of {ap:.3f}{worst}.{few}"
+
+
+def _as_chances(analysis: Analysis, least: float) -> str | None:
+    """How far scores and shares of right detections are apart, if that is at least `least`."""
+    errors = analysis.errors
+    used = (errors.outcome != IGNORED) & (errors.found["scores"] >= analysis.score)
+    if used.sum() < _ENOUGH:
+        return None
+    mean, right = float(errors.found["scores"][used].mean()), float((errors.outcome[used] == TRUE_POSITIVE).mean())
+    if abs(mean - right) < least:
+        return None
+    return (
+        f"The scores: from {analysis.score:g} on their mean is {mean:.2f}, and {right:.2f} of the detections are right."
+        f" Read as chances, they are too {'high' if mean > right else 'low'} on these images."
+    )
+
+
+def reading_of_scores(analysis: Analysis) -> str:
+    """What stands above the table of reliability."""
+    text = _as_chances(analysis, 0.0)
+    if text is None:
+        return (
+            f"Fewer than {_ENOUGH} detections have a score of {analysis.score:g} or more: too few to judge the scores."
+        )
+    return text.partition(": ")[2].partition(" Read as")[0].replace("from", "From", 1)
+
+
+def _without_object(analysis: Analysis, classes: Sequence[str]) -> str | None:
+    """Detections of classes that have no object, which AP does not see."""
+    counts = sorted(analysis.without_object.items(), key=lambda item: -item[1])
+    if not counts:
+        return None
+    named = ", ".join(f"{classes[label - 1]} ({count})" for label, count in counts[:5])
+    more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    return (
+        f"Not in the mAP: {sum(count for _, count in counts)} detections from a score of {analysis.score:g} on are of "
+        f"classes without an object that counts in this set: {named}{more}. A class without objects has no AP."
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage, or a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:.0%}"
