@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ssdlib.cli.analysis_page import page
+from ssdlib.cli.analysis_record import figures_of
 from ssdlib.cli.analysis_words import TITLES, advice, verdict
 from ssdlib.cli.common import (
     DeviceOption,
@@ -29,7 +30,7 @@ from ssdlib.cli.outputs import replaced_folder, require_outside, require_replace
 from ssdlib.data import open_dataset
 from ssdlib.data.files import write_text
 from ssdlib.engine import detect_dataset
-from ssdlib.engine.analysis import Analysis, analyse, to_dict
+from ssdlib.engine.analysis import Analysis, analyse
 from ssdlib.engine.processes import process_group, rank
 
 app = typer.Typer()
@@ -112,7 +113,7 @@ def analyse_command(
         analysis = analyse(found, targets, sizes, model.num_classes, score=score, iou_threshold=iou, examples=examples)
         figures = {
             "made_by": "ssd analyse",
-            **to_dict(analysis, model.classes),
+            **figures_of(analysis, model.classes),
             "image_set": image_set,
             "detection": options,
             **provenance(run, model, folders),
@@ -166,9 +167,11 @@ def _folder(out: Path | None, run: Path, folders: list[Path]) -> Path:
 
 def in_text(analysis: Analysis, classes: tuple[str, ...], max_overlap: float) -> str:
     """What the screen shows: the table of kinds, the verdict and the advice."""
-    counts = analysis.errors.counts()
+    counts = analysis.counts()
     width = max(map(len, TITLES.values()))
     rows = [f"{'kind':<{width}}   errors   mAP that it costs"]
     for kind, cost in analysis.costs.items():
         rows.append(f"{TITLES[kind]:<{width}}  {counts[kind]:7d}   {cost:.3f}")
-    return "\n".join([*rows, "", verdict(analysis), *(f"- {line}" for line in advice(analysis, classes, max_overlap))])
+    return "\n".join(
+        [*rows, "", verdict(analysis, classes), *(f"- {line}" for line in advice(analysis, classes, max_overlap))]
+    )

@@ -68,7 +68,7 @@ def page(
     errors = analysis.errors
     return environment.get_template("analysis.html").render(
         run=printable(run),
-        verdict=verdict(analysis),
+        verdict=verdict(analysis, classes),
         advice=advice(analysis, classes, max_overlap),
         mean=_number(analysis.mean),
         score=f"{analysis.score:g}",
@@ -123,9 +123,9 @@ def page(
             for group in analysis.groups
         ],
         alarms=alarms,
-        all_alarms=f"{int((errors.outcome == FALSE_POSITIVE).sum()):,}",
+        all_alarms=f"{analysis.alarm_count:,}",
         misses=misses,
-        all_misses=f"{sum(row.objects - row.found for row in analysis.by_size):,}",
+        all_misses=f"{analysis.miss_count:,}",
         how=how,
         version=ssdlib.__version__,
         date=date.today().isoformat(),
@@ -151,7 +151,7 @@ def confusions(matrix: ConfusionMatrix, classes: Sequence[str], limit: int) -> l
 
 
 def _kinds(analysis: Analysis) -> list[dict[str, Any]]:
-    counts, used = analysis.errors.counts(), analysis.errors.counts(analysis.score)
+    counts, used = analysis.counts(), analysis.counts(analysis.score)
     costs = analysis.costs
     return [
         {
@@ -168,7 +168,7 @@ def _kinds(analysis: Analysis) -> list[dict[str, Any]]:
 
 def _sides(analysis: Analysis) -> list[dict[str, Any]]:
     errors = analysis.errors
-    false = errors.outcome == FALSE_POSITIVE
+    false = (errors.outcome == FALSE_POSITIVE) & errors.seen_by_ap
     lost = int((~errors.objects["difficult"] & (errors.found_by < 0)).sum())
     rows = (
         (

@@ -43,22 +43,21 @@ _FEW_OBJECTS = 500
 _ENOUGH = 20  # objects or detections that a comparison needs on each side
 
 
-def verdict(analysis: Analysis) -> str:
+def verdict(analysis: Analysis, classes: Sequence[str]) -> str:
     """The first paragraph: how good, what costs most, and how far to trust it."""
     errors, score = analysis.errors, analysis.score
     images = _counted(analysis.images, "image")
     if not analysis.objects:
         false = int(((errors.outcome == FALSE_POSITIVE) & (errors.found["scores"] >= score)).sum())
         return (
-            f"No object that counts is labelled in {images}, so that there is no AP, and no cost of any error. From a "
-            f"score of {score:g} on there {'is' if false == 1 else 'are'} {_counted(false, 'false alarm')}."
+            f"No object that counts is labelled in {images}, so that there is no AP, and no cost of any error. "
+            f"{_counted(false, 'detection')} with a score of {score:g} or more found nothing that is labelled."
         )
     said = [
         f"On {images} with {_counted(analysis.objects, 'object')}, the mAP is {analysis.mean:.3f} at an IoU of "
         f"{errors.iou_threshold:g}."
     ]
-    ranked = sorted(analysis.costs.items(), key=lambda item: -item[1])
-    (first, cost), (second, next_cost) = ranked[0], ranked[1]
+    (first, cost), (second, next_cost) = _ranked(analysis.costs)[:2]
     if cost < _LEAST_COST:
         said.append(f"No kind of error by itself costs as much as {_LEAST_COST:g} of it.")
     elif next_cost > 0.8 * cost:
@@ -69,9 +68,10 @@ def verdict(analysis: Analysis) -> str:
     else:
         then = f" Next come {_OF[second]}, with {next_cost:.3f}." if next_cost >= _LEAST_COST else ""
         said.append(
-            f"What costs most are {_OF[first]}: without them, and with all else as it is, the mAP would be "
-            f"{analysis.mean + cost:.3f}, that is {cost:.3f} more.{then}"
+            f"What costs most are {_OF[first]}: with these alone mended, the mAP would be {analysis.mean + cost:.3f}, that "
+            f"is {cost:.3f} more.{then}"
         )
+    said += _by_few_objects(analysis, classes, first)
     alarms, lost = analysis.sides["false_positives"], analysis.sides["false_negatives"]
     if max(alarms, lost) >= _LEAST_COST:
         said.append(f"All false detections together cost {alarms:.3f}, all objects that are not found {lost:.3f}.")
@@ -81,6 +81,27 @@ def verdict(analysis: Analysis) -> str:
             f"hundredths."
         )
     return " ".join(said)
+
+
+def _by_few_objects(analysis: Analysis, classes: Sequence[str], first: str) -> list[str]:
+    """What makes the ranking doubtful: classes with few objects weigh as much as the others in an mAP."""
+    said = []
+    objects, of_class = analysis.errors.num_objects, analysis.class_costs[first]
+    rare = {label: cost for label, cost in of_class.items() if objects[label] < _ENOUGH}
+    if analysis.costs[first] >= _LEAST_COST and sum(rare.values()) > sum(of_class.values()) / 2:
+        label = max(rare, key=lambda label: rare[label])
+        said.append(
+            f"Mind that more than half of the cost of {_OF[first]} comes from classes with fewer than {_ENOUGH} "
+            f"objects, most from {classes[label - 1]}, which has {objects[label]}."
+        )
+    top, cost = _ranked(analysis.costs_by_object)[0]
+    if top != first and cost >= _LEAST_COST:
+        said.append(f"If every object weighed the same, in place of every class, {_OF[top]} would cost most.")
+    return said
+
+
+def _ranked(costs: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(costs.items(), key=lambda item: -item[1])
 
 
 def advice(analysis: Analysis, classes: Sequence[str], max_overlap: float) -> list[str]:
@@ -93,10 +114,15 @@ def advice(analysis: Analysis, classes: Sequence[str], max_overlap: float) -> li
     """
     found = []
     if analysis.objects:
-        ranked = sorted(analysis.costs.items(), key=lambda item: -item[1])
-        costly = [kind for kind, cost in ranked if cost >= max(_LEAST_COST, ranked[0][1] / 2)]
-        found += [_cure(kind, analysis, classes, max_overlap) for kind in costly[:3]]
-        found += [sentence for sentence in (_lower_score(analysis), _weakest(analysis, classes)) if sentence]
+        costly = []
+        for ranked in (_ranked(analysis.costs_by_object), _ranked(analysis.costs)):
+            costly += [kind for kind, cost in ranked[:2] if cost >= max(_LEAST_COST, ranked[0][1] / 2)]
+        found += [_cure(kind, analysis, classes, max_overlap) for kind in dict.fromkeys(costly)]
+        found += [
+            sentence
+            for sentence in (_small_ones(analysis), _lower_score(analysis), _weakest(analysis, classes))
+            if sentence
+        ]
     found += [sentence for sentence in (_as_chances(analysis, 0.1), _without_object(analysis, classes)) if sentence]
     return found
 
@@ -104,10 +130,14 @@ def advice(analysis: Analysis, classes: Sequence[str], max_overlap: float) -> li
 def _cure(kind: str, analysis: Analysis, classes: Sequence[str], max_overlap: float) -> str:
     errors, score = analysis.errors, analysis.score
     if kind == "missed":
-        return f"Missed objects: {_missed(analysis)}"
-    used, count = errors.counts(score)[kind], errors.counts()[kind]
+        missed = _counted(analysis.counts()["missed"], "object")
+        return (
+            f"Missed objects: {missed} in all. See with `ssd priors fit` whether priors reach them, and train on more "
+            f"images that look like the misses below."
+        )
+    used, count = analysis.counts(score)[kind], analysis.counts()[kind]
     has = "has" if used == 1 else "have"
-    where = f"{used:,} of {_counted(count, 'error')} of this kind {has} a score from {score:g} on."
+    where = f"of {_counted(count, 'error')} of this kind, {used:,} {has} a score of {score:g} or more."
     if kind == "background":
         return (
             f"Background: {where} Look through the false alarms first: an object that nobody labelled counts as one. "
@@ -142,20 +172,19 @@ def _cure(kind: str, analysis: Analysis, classes: Sequence[str], max_overlap: fl
     )
 
 
-def _missed(analysis: Analysis) -> str:
+def _small_ones(analysis: Analysis) -> str | None:
+    """Whether small objects are found less often than large ones, whatever the kind of error."""
     small = _together([row for row in analysis.by_size if row.high <= 0.1])
     large = _together([row for row in analysis.by_size if row.low >= 0.2])
     if min(small.objects, large.objects) >= _ENOUGH:
         low, high = small.found_at_any_score / small.objects, large.found_at_any_score / large.objects
         if high - low >= 0.15:
             return (
-                f"the small ones are found less often. At any score, {low:.0%} are found of the {small.objects:,} "
+                f"Small objects are found less often: at any score, {low:.0%} are found of the {small.objects:,} "
                 f"under a tenth of the image (the root of its area), and {high:.0%} of the {large.objects:,} over a "
                 f"fifth. Try larger images, windows (`ssd detect --tiles`), and smaller priors (`ssd priors fit`)."
             )
-    return (
-        "see with `ssd priors fit` whether priors reach them, and train on more images that look like the misses below."
-    )
+    return None
 
 
 def _together(rows: Sequence[RecallRow]) -> RecallRow:
@@ -163,43 +192,50 @@ def _together(rows: Sequence[RecallRow]) -> RecallRow:
 
 
 def _lower_score(analysis: Analysis) -> str | None:
-    """What half the score of use would bring, if that is a tenth of the objects or more."""
+    """What half the score of use would bring, if that is a tenth of the objects, and not many times as much wrong."""
     errors, lower = analysis.errors, analysis.score / 2
     scores = errors.found["scores"]
-    between = (scores >= lower) & (scores < analysis.score)
+    between = (scores >= lower) & (scores < analysis.score) & errors.seen_by_ap
     more = int((between & (errors.outcome == TRUE_POSITIVE)).sum())
     false = int((between & (errors.outcome == FALSE_POSITIVE)).sum())
-    if more < 0.1 * analysis.objects:
+    if more < 0.1 * analysis.objects or false > 3 * more:
         return None
     return (
-        f"The threshold: from a score of {lower:g} on, in place of {analysis.score:g}, {_counted(more, 'more object')} "
+        f"The threshold: at a score of {lower:g}, in place of {analysis.score:g}, {_counted(more, 'more object')} "
         f"would be found, for {_counted(false, 'more false detection')}. If that is a good bargain for you, lower it."
     )
 
 
 def _weakest(analysis: Analysis, classes: Sequence[str]) -> str | None:
-    """The class with the lowest AP, if it is far below the mean, and the kind that costs it most."""
-    label, ap = min(analysis.per_class.items(), key=lambda item: item[1])
+    """The class with the lowest AP, if it is far below the mean, and the kind that costs it most.
+
+    Of the classes with enough objects, if there are any.
+    """
+    objects_of = analysis.errors.num_objects
+    known = {label: ap for label, ap in analysis.per_class.items() if objects_of[label] >= _ENOUGH}
+    label, ap = min((known or analysis.per_class).items(), key=lambda item: item[1])
     if len(analysis.per_class) < 2 or ap > analysis.mean - 0.1:
         return None
     kind = max(KINDS, key=lambda kind: analysis.class_costs[kind][label])
-    cost, objects = analysis.class_costs[kind][label], int(analysis.errors.num_objects[label])
+    cost, objects = analysis.class_costs[kind][label], int(objects_of[label])
     worst = f", and {_OF[kind]} cost it most ({cost:.3f})" if cost >= _LEAST_COST else ""
     few = f" It has {_counted(objects, 'object')} here: such an AP says little." if objects < _ENOUGH else ""
-    return f"The weakest class: {classes[label - 1]} has an AP of {ap:.3f}{worst}.{few}"
+    among = f", of those with {_ENOUGH} objects and more" if 0 < len(known) < len(analysis.per_class) else ""
+    return f"The weakest class{among}: {classes[label - 1]} has an AP of {ap:.3f}{worst}.{few}"
 
 
 def _as_chances(analysis: Analysis, least: float) -> str | None:
     """How far scores and shares of right detections are apart, if that is at least `least`."""
     errors = analysis.errors
-    used = (errors.outcome != IGNORED) & (errors.found["scores"] >= analysis.score)
+    used = (errors.outcome != IGNORED) & (errors.found["scores"] >= analysis.score) & errors.seen_by_ap
     if used.sum() < _ENOUGH:
         return None
     mean, right = float(errors.found["scores"][used].mean()), float((errors.outcome[used] == TRUE_POSITIVE).mean())
     if abs(mean - right) < least:
         return None
     return (
-        f"The scores: from {analysis.score:g} on their mean is {mean:.2f}, and {right:.2f} of the detections are right."
+        f"The scores: where they are {analysis.score:g} or more, their mean is {mean:.2f}, and {right:.2f} of the "
+        f"detections are right."
         f" Read as chances, they are too {'high' if mean > right else 'low'} on these images."
     )
 
@@ -211,7 +247,7 @@ def reading_of_scores(analysis: Analysis) -> str:
         return (
             f"Fewer than {_ENOUGH} detections have a score of {analysis.score:g} or more: too few to judge the scores."
         )
-    return text.partition(": ")[2].partition(" Read as")[0].replace("from", "From", 1)
+    return text.partition(": ")[2].partition(" Read as")[0].replace("where", "Where", 1)
 
 
 def _without_object(analysis: Analysis, classes: Sequence[str]) -> str | None:
@@ -221,9 +257,10 @@ def _without_object(analysis: Analysis, classes: Sequence[str]) -> str | None:
         return None
     named = ", ".join(f"{classes[label - 1]} ({count})" for label, count in counts[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    total = _counted(sum(count for _, count in counts), "detection")
     return (
-        f"Not in the mAP: {sum(count for _, count in counts)} detections from a score of {analysis.score:g} on are of "
-        f"classes without an object that counts in this set: {named}{more}. A class without objects has no AP."
+        f"Not in the mAP: {total} with a score of {analysis.score:g} or more, of classes that no object of this set has: {named}{more}. A class without objects has no AP, and "
+        f"nothing here says whether they are right."
     )
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from ssdlib.metrics import (
     ConfusionMatrix,
     Floats,
     Images,
+    Ints,
     confusion_matrix,
 )
 
@@ -119,8 +119,11 @@ class Analysis:
         groups: reliability of the scores, of all detections that are right or wrong.
         calibration_error, calibration_error_in_use: expected calibration error over these groups, of all detections and
             of those from the score of use on.
-        false_alarms, misses: from the highest score and the largest object down.
+        false_alarms, misses: from the highest score and the largest object down; `alarm_count` and `miss_count` of all.
         without_object: label -> detections from the score of use on, of the classes without an object that counts.
+
+    Groups and false alarms hold the detections that `DetectionErrors.seen_by_ap` has: who finds a class that is nowhere
+    labelled may be right.
     """
 
     images: int
@@ -139,13 +142,30 @@ class Analysis:
     calibration_error: float
     calibration_error_in_use: float
     false_alarms: list[FalseAlarm]
+    alarm_count: int
     misses: list[Miss]
+    miss_count: int
     without_object: dict[int, int]
 
     @property
     def costs(self) -> dict[str, float]:
         """Kind -> mAP gained if the errors of this kind alone were mended; nan without objects."""
         return {kind: mean_of(of_class) for kind, of_class in self.class_costs.items()}
+
+    def counts(self, min_score: float = 0.0) -> dict[str, int]:
+        """How many errors of each kind there are, with at least this score, of those that `seen_by_ap` has."""
+        return self.errors.counts(min_score, every_class=False)
+
+    @property
+    def costs_by_object(self) -> dict[str, float]:
+        """Kind -> the mean of its costs to the classes, each weighed by its objects; nan without objects."""
+        weights = self.errors.num_objects
+        return {
+            kind: math.fsum(cost * int(weights[label]) for label, cost in of_class.items()) / max(self.objects, 1)
+            if of_class
+            else math.nan
+            for kind, of_class in self.class_costs.items()
+        }
 
     @property
     def objects(self) -> int:
@@ -192,11 +212,15 @@ def analyse(
     pixels = np.array([width * height for width, height in image_sizes], dtype=np.float64)
     share = np.sqrt(area / pixels[errors.objects["image"]]) if len(area) else area
 
-    scores, judged = errors.found["scores"], errors.outcome != IGNORED
+    scores = errors.found["scores"]
+    judged = (errors.outcome != IGNORED) & errors.seen_by_ap
     used = judged & (scores >= score)
     right = errors.outcome == TRUE_POSITIVE
     groups = reliability(np.clip(scores[judged], 0, 1), right[judged])
-    counts = np.bincount(errors.found["labels"][used], minlength=num_classes)
+    sure = (errors.outcome != IGNORED) & (scores >= score)
+    counts = np.bincount(errors.found["labels"][sure], minlength=num_classes)
+    lost = np.flatnonzero(~errors.objects["difficult"] & ~_found_from(errors, score))
+    wrong = np.flatnonzero((errors.outcome == FALSE_POSITIVE) & errors.seen_by_ap)
     return Analysis(
         images=len(targets),
         score=score,
@@ -213,8 +237,10 @@ def analyse(
         groups=groups,
         calibration_error=expected_calibration_error(groups),
         calibration_error_in_use=expected_calibration_error(reliability(np.clip(scores[used], 0, 1), right[used])),
-        false_alarms=_false_alarms(errors, examples),
-        misses=_misses(errors, share, score, examples),
+        false_alarms=_false_alarms(errors, wrong[np.argsort(-scores[wrong], kind="stable")][:examples]),
+        alarm_count=len(wrong),
+        misses=_misses(errors, share, lost[np.argsort(-share[lost], kind="stable")][:examples]),
+        miss_count=len(lost),
         without_object={
             label: int(counts[label]) for label in np.flatnonzero(counts).tolist() if not errors.num_objects[label]
         },
@@ -245,10 +271,8 @@ def _at_overlap(errors: DetectionErrors, threshold: float, score: float, ap: APR
     return OverlapRow(threshold, mean_of(per_class), *recalls)
 
 
-def _false_alarms(errors: DetectionErrors, limit: int | None) -> list[FalseAlarm]:
+def _false_alarms(errors: DetectionErrors, rows: Ints) -> list[FalseAlarm]:
     found, objects = errors.found, errors.objects
-    wrong = np.flatnonzero(errors.outcome == FALSE_POSITIVE)
-    wrong = wrong[np.argsort(-found["scores"][wrong], kind="stable")][:limit]
     return [
         FalseAlarm(
             image=int(found["image"][row]),
@@ -260,19 +284,17 @@ def _false_alarms(errors: DetectionErrors, limit: int | None) -> list[FalseAlarm
             object_label=int(objects["labels"][place]) if place >= 0 else 0,
             overlap=float(errors.overlap[row]),
         )
-        for row, place in zip(wrong.tolist(), errors.place[wrong].tolist(), strict=True)
+        for row, place in zip(rows.tolist(), errors.place[rows].tolist(), strict=True)
     ]
 
 
-def _misses(errors: DetectionErrors, share: Floats, score: float, limit: int | None) -> list[Miss]:
+def _misses(errors: DetectionErrors, share: Floats, rows: Ints) -> list[Miss]:
     """Why: what finds it with a lower score goes before what is wrong about it."""
     found, objects = errors.found, errors.objects
-    lost = np.flatnonzero(~objects["difficult"] & ~_found_from(errors, score))
-    lost = lost[np.argsort(-share[lost], kind="stable")][:limit]
     about = np.flatnonzero(errors.repairable)  # the surest error about an object that nobody finds
     surest = dict(zip(errors.place[about].tolist(), about.tolist(), strict=True))
     misses = []
-    for row in lost.tolist():
+    for row in rows.tolist():
         by = int(errors.found_by[row])
         why = "score"
         if by < 0:
@@ -292,84 +314,3 @@ def _misses(errors: DetectionErrors, share: Floats, score: float, limit: int | N
             )
         )
     return misses
-
-
-def to_dict(analysis: Analysis, classes: Sequence[str]) -> dict[str, Any]:
-    """The figures as JSON has them, with the names of classes; what could not be measured is null.
-
-    Args:
-        analysis: of `analyse`.
-        classes: names of the labels 1, 2, ...
-    """
-    names = ["background", *classes]
-    errors, counts, sure = analysis.errors, analysis.errors.counts(), analysis.errors.counts(analysis.score)
-    return {
-        "images": analysis.images,
-        "objects": analysis.objects,
-        "difficult": int(errors.objects["difficult"].sum()),
-        "detections": len(errors.outcome),
-        "score_of_use": analysis.score,
-        "iou_threshold": errors.iou_threshold,
-        "least_overlap": errors.least_overlap,
-        "ap": analysis.ap,
-        "mAP": _number(analysis.mean),
-        "AP": {names[label]: value for label, value in analysis.per_class.items()},
-        "errors": {
-            kind: {
-                "cost": _number(cost),
-                "count": counts[kind],
-                "count_in_use": sure[kind] if kind != "missed" else None,
-                "cost_by_class": {names[label]: value for label, value in analysis.class_costs[kind].items()},
-            }
-            for kind, cost in analysis.costs.items()
-        },
-        "cost_of_all_false_positives": _number(analysis.sides["false_positives"]),
-        "cost_of_all_false_negatives": _number(analysis.sides["false_negatives"]),
-        "confusion": {
-            "labels": names,
-            "counts": analysis.confusion.counts.tolist(),
-            "duplicates": analysis.confusion.duplicates.tolist(),
-            "misplaced": analysis.confusion.misplaced.tolist(),
-        },
-        "recall_by_size": [_recall_row(row) for row in analysis.by_size],
-        "recall_by_area_in_pixels": [_recall_row(row) for row in analysis.by_area],
-        "by_iou_threshold": [
-            {
-                "iou_threshold": row.iou_threshold,
-                "mAP": _number(row.mean),
-                "recall": _number(row.recall),
-                "recall_at_any_score": _number(row.recall_at_any_score),
-            }
-            for row in analysis.by_overlap
-        ],
-        "reliability": {
-            "bins": len(analysis.groups),
-            "expected_calibration_error": _number(analysis.calibration_error),
-            "expected_calibration_error_in_use": _number(analysis.calibration_error_in_use),
-            "groups": [
-                {
-                    "from": group.low,
-                    "to": group.high,
-                    "detections": group.count,
-                    "mean_score": _number(group.mean_score),
-                    "right": _number(group.share_right),
-                }
-                for group in analysis.groups
-            ],
-        },
-        "detections_of_classes_without_object": {names[label]: n for label, n in analysis.without_object.items()},
-    }
-
-
-def _recall_row(row: RecallRow) -> dict[str, Any]:
-    return {
-        "from": row.low,
-        "to": _number(row.high),
-        "objects": row.objects,
-        "found": row.found,
-        "found_at_any_score": row.found_at_any_score,
-    }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -72,10 +72,27 @@ class DetectionErrors:
     iou_threshold: float
     least_overlap: float
 
-    def counts(self, min_score: float = 0.0) -> dict[str, int]:
-        """How many errors of each kind there are; of false detections, those with at least this score."""
-        sure = self.found["scores"] >= min_score
-        of_kind = np.bincount(self.kind[sure & (self.kind >= 0)], minlength=len(KINDS))
+    @property
+    def seen_by_ap(self) -> Bools:
+        """(K,) which detections an AP or a cost depends on.
+
+        Those of classes with an object that counts, and errors of class, which are about such an object. All of them
+        where no object counts.
+        """
+        if not self.num_objects.any():
+            return np.ones(len(self.kind), dtype=np.bool_)
+        return (self.num_objects[self.found["labels"]] > 0) | (self.kind == CLASS)
+
+    def counts(self, min_score: float = 0.0, every_class: bool = True) -> dict[str, int]:
+        """How many errors of each kind there are.
+
+        Args:
+            min_score: of false detections, those with at least this score.
+            every_class: also those that `seen_by_ap` leaves out.
+        """
+        counted = (self.found["scores"] >= min_score) & (self.kind >= 0)
+        counted &= every_class | self.seen_by_ap
+        of_kind = np.bincount(self.kind[counted], minlength=len(KINDS))
         of_kind[MISSED] = self.missed.sum()
         return dict(zip(KINDS, of_kind.tolist(), strict=True))
 
