@@ -68,8 +68,8 @@ def verdict(analysis: Analysis, classes: Sequence[str]) -> str:
     else:
         then = f" Next come {_OF[second]}, with {next_cost:.3f}." if next_cost >= _LEAST_COST else ""
         said.append(
-            f"What costs most are {_OF[first]}: with these alone mended, the mAP would be {analysis.mean + cost:.3f}, that "
-            f"is {cost:.3f} more.{then}"
+            f"What costs most are {_OF[first]}: with these alone mended, the mAP would be {analysis.mean + cost:.3f}, "
+            f"which is {cost:.3f} more.{then}"
         )
     said += _by_few_objects(analysis, classes, first)
     alarms, lost = analysis.sides["false_positives"], analysis.sides["false_negatives"]
@@ -235,8 +235,7 @@ def _as_chances(analysis: Analysis, least: float) -> str | None:
         return None
     return (
         f"The scores: where they are {analysis.score:g} or more, their mean is {mean:.2f}, and {right:.2f} of the "
-        f"detections are right."
-        f" Read as chances, they are too {'high' if mean > right else 'low'} on these images."
+        f"detections are right. Read as chances, they are too {'high' if mean > right else 'low'} on these images."
     )
 
 
@@ -259,8 +258,8 @@ def _without_object(analysis: Analysis, classes: Sequence[str]) -> str | None:
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
     total = _counted(sum(count for _, count in counts), "detection")
     return (
-        f"Not in the mAP: {total} with a score of {analysis.score:g} or more, of classes that no object of this set has: {named}{more}. A class without objects has no AP, and "
-        f"nothing here says whether they are right."
+        f"Not in the mAP: {total} with a score of {analysis.score:g} or more, of classes without an object that counts "
+        f"here: {named}{more}. A class without objects has no AP, and nothing here says whether they are right."
     )
 
 

@@ -30,6 +30,7 @@ COMMANDS = [
     "data split",
     "train",
     "evaluate",
+    "analyse",
     "detect",
     "export",
     "bench",
@@ -108,7 +109,7 @@ def test_train_keeps_its_options(run: Path, toy: Path):
 
 
 def test_evaluate(run: Path, tmp_path: Path):
-    files = ("--json", tmp_path / "ap.json", "--plot", tmp_path / "curves.png")
+    files = ("--json", tmp_path / "ap.json", "--plot", tmp_path / "curves.png", "--confusion", tmp_path / "taken.svg")
     result = call("evaluate", run, "--workers", 0, "--device", "cpu", "--ap", "11point", *files)
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "ap.json").read_text())
@@ -124,6 +125,16 @@ def test_evaluate(run: Path, tmp_path: Path):
     assert f"{figures['mAP']:.3f}   (IoU 0.5, 11point, 4 images)" in result.output
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size[0] > 300
+    assert (tmp_path / "taken.svg").read_text(encoding="utf-8").count("<path") > 20
+
+
+def test_analyse(run: Path):
+    """As the help has it: the data and the folder are those of the run, which stays a run."""
+    result = call("analyse", run, "--workers", 0, "--device", "cpu", "--min-score", 0.05, "--examples", 2)
+    assert result.exit_code == 0, result.output
+    assert f"page: {run / 'analysis' / 'index.html'}" in result.output
+    assert json.loads((run / "analysis" / "analysis.json").read_text())["images"] == 4
+    assert call("evaluate", run, "--workers", 0, "--device", "cpu").exit_code == 0
 
 
 def test_detect(run: Path, toy: Path, tmp_path: Path):
@@ -182,10 +193,11 @@ def test_a_run_is_never_overwritten(toy: Path, run: Path):
     assert (run / "model.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["evaluate", "detect", "export", "bench", "track"])
+@pytest.mark.parametrize("command", ["evaluate", "analyse", "detect", "export", "bench", "track"])
 def test_no_checkpoint(toy: Path, tmp_path: Path, command: str):
     rest = {
         "evaluate": ["--data", toy],
+        "analyse": ["--data", toy, "--out", tmp_path / "why"],
         "detect": [toy / "a.jpg"],
         "export": ["--out", tmp_path / "x.pt2"],
         "bench": [],

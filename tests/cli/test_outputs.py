@@ -147,6 +147,8 @@ def test_evaluate_never_replaces_its_data(run: Path, tmp_path: Path, no_network:
         assert "which is read" in refused(*asked, "--json", root / file)
     same = tmp_path / "same.png"
     assert "are the same file" in refused(*asked, "--json", same, "--plot", tmp_path / "cats" / ".." / "same.png")
+    assert "are the same file" in refused(*asked, "--plot", same, "--confusion", same)
+    assert f"would replace {image}" in refused(*asked, "--confusion", image).replace("\n", "")
     assert contents(root) == before
 
 
@@ -169,6 +171,9 @@ def test_names_and_folders_are_checked_before_the_network_runs(
     assert "the ending .nonsense is not supported" in refused("detect", run, file, "--out", tmp_path / "x.nonsense")
     assert "curves cannot be written: the name has no ending" in refused(
         "evaluate", run, *CPU, "--plot", tmp_path / "curves"
+    )
+    assert "mistakes cannot be written: the name has no ending" in refused(
+        "evaluate", run, *CPU, "--confusion", tmp_path / "mistakes"
     )
     for command in (("evaluate", run, *CPU, "--json"), ("export", run, "--out"), ("detect", run, file, "--out")):
         assert "0.png is no folder" in refused(*command, file / "below.png")
