@@ -266,6 +266,23 @@ def lite_init(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def _mobile_maps(
+    x: Tensor, blocks: nn.Sequential, c4: int, parts: nn.Sequential, auxiliary: nn.ModuleList
+) -> list[Tensor]:
+    """Maps inside block number `c4`, made of `parts`, after its expansion; at the end; after each auxiliary block."""
+    expand, *shrink = parts
+    for layer in (*blocks[:c4], expand):
+        x = layer(x)
+    maps = [x]  # (N, 672, 20, 20) of MobileNetV3 on 320 pixels
+    for layer in (*shrink, *blocks[c4 + 1 :]):
+        x = layer(x)
+    maps.append(x)  # (N, 480, 10, 10)
+    for block in auxiliary:
+        x = block(x)  # (N, 512, 5, 5), (N, 256, 3, 3), (N, 256, 2, 2), (N, 128, 1, 1)
+        maps.append(x)
+    return maps
+
+
 class MobileNetV3(nn.Module):
     """MobileNetV3-Large, by torchvision, and four auxiliary blocks: six maps for SSDLite on images of 320 pixels.
 
@@ -298,18 +315,7 @@ class MobileNetV3(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, 320, 320), normalised -> six maps; their sides are 20, 10, 5, 3, 2, 1."""
-        for layer in self.features[: self._C4]:
-            x = layer(x)  # (N, 16, 160, 160), ..., (N, 112, 20, 20)
-        expand, *shrink = self.features[self._C4].block
-        x = expand(x)  # (N, 672, 20, 20)
-        maps = [x]
-        for layer in (*shrink, *self.features[self._C4 + 1 :]):
-            x = layer(x)  # (N, 80, 10, 10), ..., (N, 480, 10, 10)
-        maps.append(x)
-        for block in self.auxiliary:
-            x = block(x)  # (N, 512, 5, 5), (N, 256, 3, 3), (N, 256, 2, 2), (N, 128, 1, 1)
-            maps.append(x)
-        return maps
+        return _mobile_maps(x, self.features, self._C4, self.features[self._C4].block, self.auxiliary)
 
     def load_classifier(self, weights: Mapping[str, Tensor]) -> None:
         """Take over the weights of torchvision's `mobilenet_v3_large`.
@@ -390,18 +396,7 @@ class MobileNetV2(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, 300, 300), normalised -> six maps; their sides are 19, 10, 5, 3, 2, 1."""
-        for block in self.features[: self._C4]:
-            x = block(x)  # (N, 32, 150, 150), ..., (N, 96, 19, 19)
-        expand, *shrink = self.features[self._C4].conv
-        x = expand(x)  # (N, 576, 19, 19)
-        maps = [x]
-        for block in (*shrink, *self.features[self._C4 + 1 :]):
-            x = block(x)  # (N, 576, 10, 10), ..., (N, 1280, 10, 10)
-        maps.append(x)
-        for block in self.auxiliary:
-            x = block(x)  # (N, 512, 5, 5), (N, 256, 3, 3), (N, 256, 2, 2), (N, 128, 1, 1)
-            maps.append(x)
-        return maps
+        return _mobile_maps(x, self.features, self._C4, self.features[self._C4].conv, self.auxiliary)
 
     def load_classifier(self, weights: Mapping[str, Tensor]) -> None:
         """Take over the weights of torchvision's `mobilenet_v2`; they need batch normalisation.

@@ -35,7 +35,9 @@ def checksum(saved: Any) -> str:
             if value.layout is not torch.strided or value.numel() * value.itemsize > value.untyped_storage().nbytes():
                 raise ValueError("a tensor in it has fewer numbers than it claims")
             digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            flat = value.detach().cpu().contiguous()
+            flat = flat.as_strided((flat.numel(),), (1,))  # one number may come with any stride
+            digest.update(flat.view(torch.uint8).numpy().data)
         elif isinstance(value, dict | list | tuple):
             entries += len(value)
             if entries > MOST_ENTRIES:

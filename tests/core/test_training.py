@@ -160,6 +160,7 @@ def in_float16(scale: float, **changes: Any) -> tuple[TrainState, TrainConfig]:
     return state, config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_gradient_that_overflows_skips_the_step(optimizer: str):
     """The next steps are as if it had not been: SGD's momentum, above all, must not hold numbers of nowhere."""

@@ -74,6 +74,7 @@ def test_boxes_and_visible_parts_match_a_slow_painter(monkeypatch: pytest.Monkey
     assert truncated > 1
 
 
+@pytest.mark.slow
 def test_scenes_vary():
     scenes = [render_scene(np.random.default_rng(seed), SIDES) for seed in range(150)]
     objects = [o for _, found in scenes for o in found]

@@ -252,6 +252,7 @@ def test_an_object_that_two_windows_show_is_one():
     assert len(merged([of([10.0, 10, 50, 50]), other], 0.45, 200)["labels"]) == 2
 
 
+@pytest.mark.slow
 def test_tiles_find_what_is_too_small_for_the_whole_image():
     """A scene in the corner of a large, empty image: its objects are a tenth as large as the network learned them."""
     pixels = load_image(PHOTO)

@@ -178,6 +178,7 @@ def test_the_file_says_classes_and_colours(boxes_onnx: Path):
 # ---- refusals --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "toy.pt2").write_text("what was there")
     right = export.runtime_of

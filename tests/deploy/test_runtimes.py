@@ -27,6 +27,7 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_signal_after_openvino_is_handled(tmp_path: Path):
     """As of the keyboard, of an alarm, of a loader's process. Two cores of OpenVINO, deleted in the order in which they

@@ -50,6 +50,7 @@ def test_the_rate_of_a_run(sample: Images, tmp_path: Path):
     assert rates == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.5e-3])
 
 
+@pytest.mark.slow
 def test_one_image_can_be_memorised(sample: Images, tmp_path: Path):
     one = Images(sample.items[:1], sample.classes)
     config = TrainConfig(iterations=25, batch_size=1, learning_rate=2e-3, augmentation=None, ema_decay=0.0)
@@ -286,6 +287,7 @@ def test_whether_to_stop_is_asked_once_a_step(sample: Images, tmp_path: Path, mo
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
 
 
+@pytest.mark.slow
 def test_when_the_model_cannot_be_written_the_whole_training_is_kept(
     sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -326,6 +328,7 @@ def test_after_each_epoch(sample: Images, tmp_path: Path):
 # ---- lines within an epoch, precision, the start from a detector -----------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_long_epoch_has_lines_in_its_course(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Every second of the three steps of an epoch, of means over those two; the epoch's own line is of all three."""
     monkeypatch.setattr(engine_run, "LINE_EVERY", 2)
@@ -347,6 +350,7 @@ def test_precision_auto_is_decided_and_recorded(sample: Images, tmp_path: Path, 
     assert run_folder.recorded_config(tmp_path)[0].precision == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_run_in_float16(sample: Images, tmp_path: Path):
     """The first gradients overflow, at a factor of 65536: they are counted, and the log is finite."""
     model = train(replace(QUICK, iterations=5, precision="float16"), four(sample), tmp_path, progress=False)
@@ -406,6 +410,7 @@ def compiling(monkeypatch: pytest.MonkeyPatch, backend: Any) -> list[Any]:
     return calls
 
 
+@pytest.mark.slow
 def test_a_compiled_network_makes_the_same_run(
     sample: Images, run: tuple[Path, SSD], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

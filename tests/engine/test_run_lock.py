@@ -14,6 +14,8 @@ from support.small_run import Images, quick, sample_images
 from ssdlib.engine import run_lock, train
 from ssdlib.engine.run_lock import LOCK, locked
 
+pytestmark = pytest.mark.slow
+
 HOLD = "import sys; from pathlib import Path; from ssdlib.engine.run_lock import locked\n"
 HOLD += "with locked(Path(sys.argv[1])):\n    print('locked', flush=True); sys.stdin.read()"
 

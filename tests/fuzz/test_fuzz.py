@@ -24,6 +24,7 @@ FOUND = [
     ("config", 3052),  # a field with a name of 5,000 characters: a message of 5,000 characters
     ("state", 2225),  # bytes of the file in the message of PyTorch, as they are
     ("state", 18448),  # a message of PyTorch in bold letters
+    ("state", 57589),  # a tensor of one number with a stride of 17
     ("archives", 163),  # a time that no system can set
 ]
 """Cases that failed once, by area and seed."""

@@ -60,6 +60,7 @@ def test_the_measure_is_that_of_ssd_evaluate(accuracy: Any, toy: Path):
     assert set(figures["AP"]) == {dataset.classes[label - 1] for label in wanted.per_class}
 
 
+@pytest.mark.slow
 def test_each_network_has_its_own_losses_and_detections(accuracy: Any):
     classes = ("a", "b")
     targets = [

@@ -30,6 +30,7 @@ def _as_scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_pairs_are_timed_by_turns_after_their_results_are_compared():
     timing = importlib.import_module("timing")
     calls: list[str] = []
@@ -135,6 +136,7 @@ def test_gpu_on_a_cpu(tmp_path: Path):
 GPU_DEFAULTS: dict[str, Any] = {"data": None, "image_set": "trainval", "steps": 1, "compile_network": False}
 
 
+@pytest.mark.slow
 def test_single_steps_give_what_they_replace():
     steps = importlib.import_module("steps")
     pairs = [pair for pair, _ in zip(steps.steps(small=True), range(5), strict=False)]  # those before the network

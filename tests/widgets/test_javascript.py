@@ -36,11 +36,13 @@ def tools() -> None:
         pytest.skip(f"linter and type checker cannot be installed: {installed.stderr.strip().splitlines()[:1]}")
 
 
+@pytest.mark.slow
 def test_scripts_are_clean(tools: None) -> None:
     checked = npm("run", "check")
     assert checked.returncode == 0, checked.stdout[-4000:] + checked.stderr[-4000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
