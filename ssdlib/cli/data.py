@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +10,20 @@ from typing import Annotated
 import typer
 
 from ssdlib.cli.common import clear_errors, example, printable
-from ssdlib.cli.outputs import some_path
-from ssdlib.data import check_dataset, convert_dataset, make_toy_voc, split_dataset
+from ssdlib.cli.outputs import require_outside, require_writable, some_path
+from ssdlib.data import check_dataset, convert_dataset, make_sheet, make_toy_voc, open_dataset, split_dataset
 from ssdlib.data.download import VOC_ARCHIVES, download_voc
+from ssdlib.data.files import write_text
 from ssdlib.data.formats.detecting import FORMATS
 from ssdlib.data.near_duplicates import THRESHOLD
+from ssdlib.data.opening import choose_set
+from ssdlib.data.sheet import ORDERS
 
 app = typer.Typer(help="Make, download, convert and check data sets.", no_args_is_help=True)
 
 Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
 Layout = Enum("Layout", {name: name for name in ("coco", "voc")}, type=str)  # type: ignore[misc]
+Order = Enum("Order", {name: name for name in ORDERS}, type=str)  # type: ignore[misc]
 Part = Enum("Part", {name: name for name in VOC_ARCHIVES}, type=str)  # type: ignore[misc]
 
 
@@ -157,3 +162,49 @@ def split(
             root, val=val, test=test, seed=seed, image_set=image_set, threshold=threshold, overwrite=force
         )
     typer.echo(printable(done.text()))
+
+
+@app.command(
+    epilog=example(
+        "ssd data show data/mine --out sheet.html",
+        "ssd data show data/mine --out small.html --class cat --smaller 0.1 --order smallest",
+    )
+)
+def show(
+    root: Annotated[
+        Path, typer.Argument(help="Folder in the VOC or the COCO layout.", metavar="FOLDER", parser=some_path)
+    ],
+    out: Annotated[Path, typer.Option(help="Page to write, .html.", metavar="FILE", parser=some_path)],
+    image_set: Annotated[str | None, typer.Option(help="The set; by default all, or the only one there is.")] = None,
+    class_: Annotated[
+        list[str] | None, typer.Option("--class", help="Only images with this class; can be given more than once.")
+    ] = None,
+    larger: Annotated[
+        float, typer.Option(min=0, help="Only images with an object of this size: the root of its share of the area.")
+    ] = 0.0,
+    smaller: Annotated[float | None, typer.Option(min=0, help="Only images with an object below this size.")] = None,
+    order: Annotated[Order, typer.Option(help="What comes first.")] = "file",  # type: ignore[assignment]
+    limit: Annotated[int, typer.Option(min=1, help="The most images.")] = 60,
+    side: Annotated[int, typer.Option(min=16, max=2000, help="Longer side of a picture, in pixels.")] = 400,
+) -> None:
+    """Draw the images with their objects on a page: one file, which a browser opens without a network.
+
+    Look at the smallest and the thinnest objects, where labels go wrong most; `ssd data check` tells what is wrong by
+    the numbers.
+    """
+    with clear_errors():
+        require_writable(out)
+        require_outside(out, [root])
+        name = choose_set(root, image_set)
+        sheet = make_sheet(
+            open_dataset(root, name, progress=False),
+            classes=class_ or (),
+            larger=larger,
+            smaller=math.inf if smaller is None else smaller,
+            order=order.value if isinstance(order, Order) else order,
+            limit=limit,
+            side=side,
+            title=f"{root.resolve().name}, set {name}",
+        )
+        write_text(out, sheet.page())
+    typer.echo(f"{sheet.note}: {out}")

@@ -11,6 +11,7 @@ from ssdlib.data.download import download_voc
 from ssdlib.data.images import load_image
 from ssdlib.data.opening import JoinedDataset, open_dataset
 from ssdlib.data.sample import sample_root
+from ssdlib.data.sheet import Sheet, make_sheet
 from ssdlib.data.split import Split, split_dataset
 from ssdlib.data.synthetic import TOY_CLASSES, make_toy_voc
 from ssdlib.data.voc import VOCDataset
@@ -24,6 +25,7 @@ __all__ = [
     "Finding",
     "JoinedDataset",
     "Report",
+    "Sheet",
     "Split",
     "VOCDataset",
     "check_dataset",
@@ -31,6 +33,7 @@ __all__ = [
     "convert_dataset",
     "download_voc",
     "load_image",
+    "make_sheet",
     "make_toy_voc",
     "open_dataset",
     "sample_root",

@@ -25,10 +25,10 @@ from ssdlib.data.files import space_for
 from ssdlib.data.formats.collecting import Source
 from ssdlib.data.formats.detecting import read_source
 from ssdlib.data.names import printable
+from ssdlib.data.opening import ALL
 from ssdlib.data.voc import VOCDataset
 
 Layout = Literal["coco", "voc"]
-ALL = "all"  # the set of all images, from which `split_dataset` takes
 REPORT = "conversion.txt"
 _DIGITS = 3  # after the decimal point, in pixels
 _SHOWN = 20  # findings of a kind in the report; the rest are counted

@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 from ssdlib.data.annotated import AnnotatedDataset, DataWarning
 from ssdlib.data.coco import CocoDataset, coco_set_names
-from ssdlib.data.voc import VOCDataset
+from ssdlib.data.voc import VOCDataset, image_set_names
 
+ALL = "all"  # the set of all images, of which the others are parts
 AnyPath: TypeAlias = "str | os.PathLike[str]"
 
 
@@ -93,3 +94,21 @@ def open_dataset(
     if cache:
         dataset.cache_images(progress)
     return dataset
+
+
+def choose_set(root: AnyPath, image_set: str | None = None) -> str:
+    """The set that is named; or else "all", or the only one that a folder has.
+
+    Raises:
+        FileNotFoundError: there is no such set, or the folder has no known layout.
+        ValueError: none is named, and the folder has several.
+    """
+    names = coco_set_names(Path(root)) or image_set_names(Path(root))
+    there = ", ".join(names) or "none"
+    if image_set is None:
+        if ALL not in names and len(names) != 1:
+            raise ValueError(f"say with --image-set which set of {root} is meant; it has {there}")
+        return ALL if ALL in names else names[0]
+    if image_set not in names:
+        raise FileNotFoundError(f"{root} has no image set {image_set!r}; it has {there}")
+    return image_set

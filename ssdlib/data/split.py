@@ -15,12 +15,10 @@ import numpy.typing as npt
 from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.data.check import table
 from ssdlib.data.coco import coco_set_names, instances_path
-from ssdlib.data.convert import ALL
 from ssdlib.data.files import write_text
-from ssdlib.data.names import check_name, printable
+from ssdlib.data.names import printable
 from ssdlib.data.near_duplicates import THRESHOLD, groups_of, look
-from ssdlib.data.opening import open_dataset
-from ssdlib.data.voc import image_set_names
+from ssdlib.data.opening import choose_set, open_dataset
 
 SETS = ("train", "val", "test")
 TRAINVAL = "trainval"
@@ -149,7 +147,9 @@ def split_dataset(
         raise ValueError(f"threshold must be from -1 to 64, got {threshold}")
     shares = {name: share for name, share in shares.items() if share > 0}
     coco = bool(coco_set_names(root))
-    source = _source(root, coco, image_set)
+    source = choose_set(root, image_set)
+    if coco:
+        _require_images_found(root, source)
     names = [*shares, *([] if source == TRAINVAL and not test else [TRAINVAL])]
     _require_free(root, coco, source, names, overwrite)
     dataset = open_dataset(root, source, progress=False)
@@ -190,21 +190,13 @@ def split_dataset(
     )
 
 
-def _source(root: Path, coco: bool, image_set: str | None) -> str:
-    names = coco_set_names(root) if coco else image_set_names(root)
-    if image_set is None:
-        if ALL not in names and len(names) != 1:
-            raise ValueError(f"say with --image-set which set of {root} to divide: {', '.join(names) or 'it has none'}")
-        image_set = ALL if ALL in names else names[0]
-    check_name(image_set, "the image set")
-    if image_set not in names:
-        raise FileNotFoundError(f"{root} has no image set {image_set!r}; it has {', '.join(names) or 'none'}")
-    if coco and (root / image_set).is_dir():
+def _require_images_found(root: Path, source: str) -> None:
+    """Refuse a COCO set with a folder of images of its own: the new sets would not look there."""
+    if (root / source).is_dir():
         raise ValueError(
-            f"the images of {image_set!r} are in {root / image_set}, where a set of another name does not look: "
+            f"the images of {source!r} are in {root / source}, where a set of another name does not look: "
             f"`ssd data convert {root} --link --out FOLDER` makes a folder that can be divided"
         )
-    return image_set
 
 
 def _set_path(root: Path, coco: bool, name: str) -> Path:

@@ -28,6 +28,7 @@ COMMANDS = [
     "data check",
     "data convert",
     "data split",
+    "data show",
     "train",
     "evaluate",
     "analyse",

@@ -114,3 +114,23 @@ def test_split_prints_a_table(tmp_path: Path):
     assert again.exit_code == 2
     assert "--force replaces them" in again.output
     assert call("data", "split", root, "--force", "--seed", 2).exit_code == 0
+
+
+def test_show_writes_a_page(tmp_path: Path):
+    root = write_voc(tmp_path / "set", {"train": ["a", "b"]}, {"a": [object_xml("cat", 1, 1, 10, 10)]})
+    out = tmp_path / "new" / "sheet.html"
+    result = call("data", "show", root, "--out", out, "--class", "cat", "--order", "smallest", "--smaller", 0.5)
+    assert result.exit_code == 0, result.output
+    assert f"1 of 1 images with 1 objects, of 2 images in the set: {out}" in result.output
+    page = out.read_text(encoding="utf-8")
+    assert "<h1>set, set train</h1>" in page
+    assert page.count("<figure>") == 1
+    for args, message in (
+        (("--class", "cow"), "no class 'cow'; there are cat"),
+        (("--image-set", "val"), "no image set 'val'"),
+    ):
+        result = call("data", "show", root, "--out", tmp_path / "other.html", *args)
+        assert result.exit_code == 2
+        assert message in result.output
+    assert not (tmp_path / "other.html").exists()
+    assert "choose another folder" in call("data", "show", root, "--out", root / "Annotations" / "x.html").output

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.label_sets import picture, text
 from support.voc_folder import object_xml
@@ -365,6 +366,60 @@ def test_open_images(tmp_path: Path):
         "1 images have no row",
         "no class-descriptions*.csv names '/m/2'",
     ]
+
+
+# ---- damaged files ---------------------------------------------------------------------------------------------
+
+LABELS = {
+    "yolo": ("a.txt", "1 0.5 0.5 0.2 0.5\n0 .1 .5 .3 .25 .2 .75\n"),
+    "coco": ("all.json", json.dumps(COCO)),
+    "voc": ("a.xml", voc_xml(object_xml("cat", 1, 1, 90, 70) + object_xml("dog", 5, 5, 9, 9, difficult=1))),
+    "labelme": (
+        "a.json",
+        json.dumps(
+            {"imagePath": "a.jpg", "imageWidth": 100, "imageHeight": 80, "shapes": [shape("circle", (9, 9), (5, 5))]}
+        ),
+    ),
+    "cvat": (
+        "all.xml",
+        '<annotations><image name="a.jpg" width="100" height="80">'
+        '<box label="cat" xtl="1" ytl="2" xbr="30" ybr="40" rotation="9"/><polygon label="c" points="1,2;9,2;3,9"/>'
+        "</image></annotations>",
+    ),
+    "openimages": ("all.csv", HEAD + "a,x,/m/1,1,.1,.3,.25,.5,0,0,1,0,0\n"),
+    "data.yaml": ("data.yaml", "train: images\nkpt_shape: [1, 2]\nnames:\n  0: cat\n  1: dog\n"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_damaged_files_are_accounted_for_or_refused(name: str, tmp_path: Path):
+    """Bytes that are changed, lost, doubled or replaced by what readers trip over: an account, or a ValueError."""
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / "classes.txt", "cat\ndog\n")
+    file, content = LABELS[name]
+    picture(tmp_path / "b.jpg")
+    if name in ("voc", "labelme"):  # a second file, so that something comes over
+        text(tmp_path / f"b{Path(file).suffix}", content)
+    if name == "data.yaml":
+        text(tmp_path / "a.txt", LABELS["yolo"][1])
+    whole = content.encode()
+    random = np.random.default_rng(0)
+    pieces = [
+        piece.encode("latin-1")
+        for piece in ("", *'\0\xff-"<\n', "9" * 400, *["1e999", "nan", "null", "[]", "{}", "&x;", ".."])
+    ]
+    taken, refused = 0, []
+    for _ in range(150):
+        start = int(random.integers(len(whole)))
+        end = start + int(random.choice([0, 1, 3, 12]))
+        (tmp_path / file).write_bytes(whole[:start] + pieces[random.integers(len(pieces))] + whole[end:])
+        try:
+            assert balanced(read_source(tmp_path, "yolo" if name == "data.yaml" else name))
+            taken += 1
+        except ValueError as error:
+            refused.append(str(error))
+    assert all(str(tmp_path) in message for message in refused)
+    assert taken > 30
 
 
 # ---- which format, which image ---------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_one_set_of_several(folder: Path):
     (main / "all.txt").unlink()
     (main / "trainval.txt").write_text("\n".join(ids[:30]))
     (main / "test.txt").write_text("\n".join(ids[30:]))
-    with pytest.raises(ValueError, match=r"say with --image-set which set of .* to divide: test, trainval"):
+    with pytest.raises(ValueError, match=r"say with --image-set which set of .* is meant; it has test, trainval"):
         split_dataset(folder, progress=False)
     with pytest.raises(ValueError, match="'trainval' would be replaced by a part of itself"):
         split_dataset(folder, image_set="trainval", overwrite=True, progress=False)

@@ -93,5 +93,5 @@ def _box(shape: dict[str, Any]) -> tuple[float, float, float, float] | None:
             radius = math.dist((x, y), on_it)
             return x - radius, y - radius, x + radius, y + radius
         return around(points) if kind in _WITH_POINTS and len(points) >= 2 else None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None

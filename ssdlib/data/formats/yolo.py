@@ -84,7 +84,7 @@ def class_names(root: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
         settings = _load_yaml(path)
         names = settings.get("names")
         if isinstance(names, dict) and names:
-            if sorted(names) != list(range(len(names))):
+            if set(names) != set(range(len(names))):
                 raise ValueError(
                     f"{path}: names must be numbered from 0 without gaps, got {shown(sorted(map(str, names)))}"
                 )
@@ -115,7 +115,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is larger than any list of classes")
     try:
         content = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except Exception as error:  # of nearly every kind: the YAML of a damaged file breaks PyYAML's constructors
         raise ValueError(f"{path} is no readable YAML: {said(error)}") from error
     return content if isinstance(content, dict) else {}
 
