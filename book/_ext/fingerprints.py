@@ -30,8 +30,10 @@ DATA = {
 }
 """Folders of data, and what reads each: modules, packages (then any module in them), or names of a module."""
 
-NO_RESULT = ("ssdlib/widgets/static", "ssdlib/py.typed")
-"""Files that decide nothing in an output: the widgets' scripts and styles, which the build adds to the pages."""
+NO_RESULT = ("ssdlib/widgets/static", "ssdlib/cli/templates", "ssdlib/py.typed")
+"""Files that decide nothing in an output: the widgets' scripts and styles, which the build adds to the pages, and the
+page of `ssd analyse`, which no chapter makes.
+"""
 
 PINS = (
     "torch",
