@@ -108,9 +108,9 @@ def convert_dataset(
     """Read labels in any of the formats, write a data set, and read it back to see that it is the same.
 
     Boxes are cleaned by the rules of :class:`ssdlib.data.VOCDataset`. Images are copied as they are into one folder;
-    names get the name of their folder where two are alike, and "_" for spaces. The set "all" holds every image; the
-    sets of the source are kept beside it. What is written is written beside `out`, and moved there when it is complete;
-    the account is in `conversion.txt`.
+    names get the name of their folder where two are alike, and "_" for spaces. The set "all" holds every image; sets
+    of the source are kept beside it, if they do not hold every image, too. What is written is written beside `out`, and
+    moved there when it is complete; the account is in `conversion.txt`.
 
     Args:
         source: folder with labels and images, or the file of labels.
@@ -136,7 +136,8 @@ def convert_dataset(
     read = _without_thin(read, layout)
     notes = [*read.notes, *_changed_meanings(read, layout)]
     names = _file_names(read.images)
-    sets = {ALL: list(range(len(read.images)))} | {name: s for name, s in read.sets.items() if name != ALL and s}
+    own = {name: s for name, s in read.sets.items() if name != ALL and 0 < len(s) < len(read.images)}
+    sets = {ALL: list(range(len(read.images))), **own}
     out.resolve().parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.resolve().parent) as folder, space_for(out):
         made = Path(folder) / "set"

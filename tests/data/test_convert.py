@@ -164,6 +164,16 @@ def test_exif_orientation(stored: bool, layout: Any, tmp_path: Path):
     assert rows(dataset) == {"a": [("cat", (0, 0, 9, 20))]}
 
 
+def test_a_set_of_all_images_divides_nothing(tmp_path: Path):
+    """So that `ssd data split` finds no train set in its way."""
+    for place in ("train/images", "train/labels"):
+        (tmp_path / "source" / place).mkdir(parents=True)
+    picture(tmp_path / "source" / "train" / "images" / "a.jpg")
+    text(tmp_path / "source" / "train" / "labels" / "a.txt", "0 .5 .5 .5 .5\n")
+    text(tmp_path / "source" / "data.yaml", "train: train/images\nnames: [cat]\n")
+    assert convert_dataset(tmp_path / "source", tmp_path / "set", progress=False).sets == {"all": 1}
+
+
 def test_links(tmp_path: Path):
     by_globox(tmp_path / "source", "coco")
     convert_dataset(tmp_path / "source", tmp_path / "set", link=True, progress=False)
