@@ -155,7 +155,7 @@ def _role(name: str, text: str, words: Words) -> str:
         return f"`{shown.lstrip('~')}`"
     if name in ("math", "kbd"):
         return f"${text}$" if name == "math" else f"<kbd>{text}</kbd>"
-    if name == "ref" and explicit:
+    if name in ("ref", "sets") and explicit:
         return shown
     raise MarkupError(f"{words.file}: no plain form of the role {name!r} is known")
 

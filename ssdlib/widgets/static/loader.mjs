@@ -34,4 +34,41 @@ function mountAll(modules) {
     place.dataset.live = "true"; // the picture that stood here is for print from now on
     place.model = model; // for the console, and for tests
   }
+  bindSentences();
+}
+
+// Words of the text that set a widget (book/_ext/widget_sentences.py) become buttons.
+function bindSentences() {
+  for (const words of document.querySelectorAll("span.ssd-sets")) {
+    const { module, traits } = words.dataset;
+    const place = nearestPlace(words, module);
+    if (!place) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "ssd-sets";
+    button.append(...words.childNodes);
+    button.addEventListener("click", () => {
+      for (const [key, value] of Object.entries(JSON.parse(traits))) place.model.set(key, value);
+      pointOut(place.querySelector(".ssd-widget"));
+    });
+    words.replaceWith(button);
+  }
+}
+
+// The widget of that kind that lies nearest to the words.
+function nearestPlace(words, module) {
+  /** @type {(HTMLElement & {model: PageModel})[]} */
+  const places = [...document.querySelectorAll(`.ssd-widget-place[data-module="${module}"][data-live]`)];
+  const top = (node) => node.getBoundingClientRect().top;
+  return places.sort((a, b) => Math.abs(top(a) - top(words)) - Math.abs(top(b) - top(words)))[0];
+}
+
+// Brings a widget into view, and marks it for a moment.
+function pointOut(widget) {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const block = widget.offsetHeight > 0.8 * innerHeight ? "start" : "nearest";
+  widget.scrollIntoView({ block, behavior: calm ? "auto" : "smooth" });
+  widget.classList.remove("ssd-set");
+  void widget.offsetWidth; // so that the mark begins anew
+  widget.classList.add("ssd-set");
 }
