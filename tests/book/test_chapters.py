@@ -175,7 +175,6 @@ def test_what_is_missing_is_named(whole: list[tuple[str, str]], old: str, new: s
 
 
 WIDTH = 76  # characters that fit into the column of the page; book/ruff.toml formats to it
-TOO_WIDE = {"12"}  # chapters that are not yet as narrow
 
 
 def lines_of_the_page(notebook: NotebookNode) -> list[str]:
@@ -187,9 +186,7 @@ def lines_of_the_page(notebook: NotebookNode) -> list[str]:
     return [line for cell in cells for line in cell.source.splitlines()]
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in CHAPTERS if path.name[:2] not in TOO_WIDE], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
 def test_code_on_the_page_is_narrow_and_glues_nothing(path: Path) -> None:
     lines = lines_of_the_page(nbformat.read(path, as_version=4))
     assert [line for line in lines if len(line) > WIDTH] == []
