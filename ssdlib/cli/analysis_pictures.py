@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -42,7 +43,8 @@ def confusion_figure(matrix: ConfusionMatrix, classes: Sequence[str]) -> tuple[F
     rows = [0, *kept]
     part = ConfusionMatrix(matrix.counts[np.ix_(rows, rows)], matrix.duplicates[rows], matrix.misplaced[rows])
     plotting.use_book_style()
-    axes = plotting.show_confusion(part, [classes[label - 1] for label in kept])
+    names = [classes[label - 1] for label in kept]
+    axes = plotting.show_confusion(part, [name if len(name) <= 24 else f"{name[:23]}…" for name in names])
     figure = axes.figure
     assert isinstance(figure, Figure)
     return figure, len(kept)
@@ -90,10 +92,14 @@ def reliability_figure(groups: Sequence[ScoreGroup]) -> Figure:
 
 
 def as_svg(figure: Figure) -> str:
-    """A figure as a data: address; it is closed."""
+    """A figure as a data: address; it is closed.
+
+    A letter that the font lacks is drawn as a box: the tables beside the figure have it.
+    """
     buffer = io.BytesIO()
     try:
-        with plt.rc_context({"svg.hashsalt": "ssd analyse"}):  # the same figure gives the same bytes
+        with plt.rc_context({"svg.hashsalt": "ssd analyse"}), warnings.catch_warnings():  # the same bytes each time
+            warnings.filterwarnings("ignore", r"Glyph \d+ .*missing from")
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     finally:
         plt.close(figure)

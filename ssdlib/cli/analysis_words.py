@@ -12,6 +12,7 @@ import numpy as np
 
 from ssdlib.engine.analysis import Analysis, RecallRow
 from ssdlib.engine.error_kinds import KINDS, LOCALIZATION
+from ssdlib.engine.reliability import ScoreGroup, reliability
 from ssdlib.metrics import FALSE_POSITIVE, IGNORED, TRUE_POSITIVE
 
 TITLES = {
@@ -123,7 +124,7 @@ def advice(analysis: Analysis, classes: Sequence[str], max_overlap: float) -> li
             for sentence in (_small_ones(analysis), _lower_score(analysis), _weakest(analysis, classes))
             if sentence
         ]
-    found += [sentence for sentence in (_as_chances(analysis, 0.1), _without_object(analysis, classes)) if sentence]
+    found += [sentence for sentence in (_as_chances(analysis), _without_object(analysis, classes)) if sentence]
     return found
 
 
@@ -224,29 +225,40 @@ def _weakest(analysis: Analysis, classes: Sequence[str]) -> str | None:
     return f"The weakest class{among}: {classes[label - 1]} has an AP of {ap:.3f}{worst}.{few}"
 
 
-def _as_chances(analysis: Analysis, least: float) -> str | None:
-    """How far scores and shares of right detections are apart, if that is at least `least`."""
+def _in_use(analysis: Analysis) -> ScoreGroup:
+    """The detections from the score of use on, as one group."""
     errors = analysis.errors
     used = (errors.outcome != IGNORED) & (errors.found["scores"] >= analysis.score) & errors.seen_by_ap
-    if used.sum() < _ENOUGH:
+    (group,) = reliability(errors.found["scores"][used], errors.outcome[used] == TRUE_POSITIVE, (0.0, 1.0))
+    return group
+
+
+def _as_chances(analysis: Analysis) -> str | None:
+    """How far scores and shares of right detections are apart, if it is much, and more than chance explains."""
+    group = _in_use(analysis)
+    low, high = group.interval
+    if group.count < _ENOUGH or abs(group.mean_score - group.share_right) < 0.1 or low <= group.mean_score <= high:
         return None
-    mean, right = float(errors.found["scores"][used].mean()), float((errors.outcome[used] == TRUE_POSITIVE).mean())
-    if abs(mean - right) < least:
-        return None
-    return (
-        f"The scores: where they are {analysis.score:g} or more, their mean is {mean:.2f}, and {right:.2f} of the "
-        f"detections are right. Read as chances, they are too {'high' if mean > right else 'low'} on these images."
-    )
+    much = "high" if group.mean_score > high else "low"
+    return f"The scores: {_mean_and_share(analysis, group)} Read as chances, they are too {much} on these images."
 
 
 def reading_of_scores(analysis: Analysis) -> str:
     """What stands above the table of reliability."""
-    text = _as_chances(analysis, 0.0)
-    if text is None:
+    group = _in_use(analysis)
+    if group.count < _ENOUGH:
         return (
             f"Fewer than {_ENOUGH} detections have a score of {analysis.score:g} or more: too few to judge the scores."
         )
-    return text.partition(": ")[2].partition(" Read as")[0].replace("where", "Where", 1)
+    text = _mean_and_share(analysis, group)
+    return text[0].upper() + text[1:]
+
+
+def _mean_and_share(analysis: Analysis, group: ScoreGroup) -> str:
+    return (
+        f"where they are {analysis.score:g} or more, their mean is {group.mean_score:.2f}, and {group.share_right:.2f} "
+        f"of the detections are right."
+    )
 
 
 def _without_object(analysis: Analysis, classes: Sequence[str]) -> str | None:

@@ -95,7 +95,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A detector that has learned nothing, and images, with names that would be tags."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("evil")
-    names = [EVIL, "dog", "_cow", "$x$"]
+    names = [EVIL, "dog", "_cow", "$x$", "猫", "w" * 255]
     run = save_model(build_model("ssd_tiny", names), folder / "evil.safetensors")
     xml = [EVIL.replace("&", "&amp;").replace("<", "&lt;"), "dog"]
     objects = {
@@ -215,18 +215,22 @@ def test_a_set_without_objects(evil: tuple[Path, Path], tmp_path: Path) -> None:
     figures = record(tmp_path / "why")
     assert (figures["mAP"], figures["objects"]) == (None, 0)
     assert all(row["cost"] is None for row in figures["errors"].values())
-    assert "There is none." in (tmp_path / "why" / "index.html").read_text(encoding="utf-8")  # of misses
+    assert "<p>There is none.</p>" in (tmp_path / "why" / "index.html").read_text(encoding="utf-8")  # of misses
 
 
 def test_no_detections(evil: tuple[Path, Path], tmp_path: Path) -> None:
     run, root = evil
     result = call(
-        "analyse", run, "--data", root, "--out", tmp_path / "why", "--min-score", 1, "--score", 1, "--iou", 0.1, *CPU
+        *("analyse", run, "--data", root, "--out", tmp_path / "why", *CPU),
+        *("--min-score", 1, "--score", 1, "--iou", 0.1, "--examples", 0),
     )
     assert result.exit_code == 0, result.output
     figures = record(tmp_path / "why")
     assert figures["errors"]["missed"]["cost"] == 1.0
     assert (figures["errors"]["missed"]["count"], figures["least_overlap"]) == (3, 0.05)
+    html = (tmp_path / "why" / "index.html").read_text(encoding="utf-8")
+    assert "<p>There is none.</p>" in html  # of false alarms
+    assert "<p>There are 3; none is drawn.</p>" in html
     assert "What costs most are missed objects: with these alone mended, the mAP would be 1.000" in result.output
 
 
