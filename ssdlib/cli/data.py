@@ -119,7 +119,7 @@ def check(
         Path, typer.Argument(help="Folder in the VOC or the COCO layout.", metavar="ROOT", parser=some_path)
     ],
 ) -> None:
-    """Read every annotation and every image; report sizes, classes and all that is wrong.
+    """Read every annotation and every image; report sizes, classes, scenes that are in two sets, and all that is wrong.
 
     The exit status is 1 when an object was refused, or a file is missing or unreadable.
     """
@@ -132,7 +132,8 @@ def check(
 
 @app.command(
     epilog=example(
-        "ssd data split data/mine --val 0.2 --test 0.1", "ssd data split data/mine --test 0 --seed 1 --force"
+        "ssd data split data/mine --val 0.2 --test 0.1",
+        "ssd data split data/mine --test 0 --by '^(.*)_frame' --force",
     )
 )
 def split(
@@ -149,6 +150,13 @@ def split(
         int,
         typer.Option(min=-1, max=64, help="Bits of 64 in which near-duplicates may differ; -1: only equal files."),
     ] = THRESHOLD,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help='Regular expression: images in whose names it finds the same stay together, such as "^(.*)_frame".',
+            metavar="PATTERN",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace train, val, trainval and test.")] = False,
 ) -> None:
     """Divide the images into train, val and test: every class in each, and no scene in two of them.
@@ -159,7 +167,7 @@ def split(
     """
     with clear_errors():
         done = split_dataset(
-            root, val=val, test=test, seed=seed, image_set=image_set, threshold=threshold, overwrite=force
+            root, val=val, test=test, seed=seed, image_set=image_set, threshold=threshold, by=by, overwrite=force
         )
     typer.echo(printable(done.text()))
 

@@ -21,6 +21,7 @@ from ssdlib.data.annotations import Annotation, Finding, read_annotation, summar
 from ssdlib.data.coco import coco_image, coco_set_names, instances_path, read_instances
 from ssdlib.data.images import load_image
 from ssdlib.data.names import printable
+from ssdlib.data.near_duplicates import groups_of, look
 from ssdlib.data.voc import annotation_path, image_set_names, scan_image_set, voc_image
 
 _SIDE = 300  # of SSD300's images, in pixels
@@ -50,8 +51,9 @@ class Report:
         empty: ids of images without objects.
         findings: objects that were repaired or refused.
         errors: files that are missing or unreadable, one message each.
-        warnings: the same image in two sets, or twice in one; sets with different categories; no object at all; objects
-            that are smaller than a pixel where the image is resized for SSD300, and so are nothing to learn.
+        warnings: the same image in two sets, or twice in one; near-duplicates in two sets; sets with different
+            categories; no object at all; objects that are smaller than a pixel where the image is resized for SSD300,
+            and so are nothing to learn.
     """
 
     root: Path
@@ -225,6 +227,7 @@ def _report(
             *_objects_missing(images),
             *_overlaps(sets),
             *_copies(map(sorted, by_content.values()), sets),
+            *_scenes_on_two_sides(images, sets, progress),
         ),
     )
 
@@ -261,12 +264,37 @@ def _overlaps(sets: Mapping[str, Sequence[str]]) -> Iterator[str]:
         twice = [image_id for image_id, n in Counter(members).items() if n > 1]
         if twice:
             yield f"{name} lists {_count(twice, 'id')} more than once: {_some(twice)}"
+    for first, second in _sides(sets):
+        shared = sorted(set(sets[first]) & set(sets[second]))
+        if shared:
+            yield f"{first} and {second} share {_count(shared, 'id')}: {_some(shared)}"
+
+
+def _sides(sets: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of sets that should share nothing: none of them is a part of the other, by its name."""
     # "cat_train" is the set "train", seen from one class, and "all" is what the others are parts of.
     whole = [name for name in sets if name != "all" and not any(name.endswith(f"_{other}") for other in sets)]
-    for first, second in combinations(whole, 2):
-        shared = sorted(set(sets[first]) & set(sets[second]))
-        if shared and first not in second and second not in first:
-            yield f"{first} and {second} share {_count(shared, 'id')}: {_some(shared)}"
+    return (pair for pair in combinations(whole, 2) if pair[0] not in pair[1] and pair[1] not in pair[0])
+
+
+def _scenes_on_two_sides(
+    images: Sequence[AnnotatedImage], sets: Mapping[str, Sequence[str]], progress: bool
+) -> Iterator[str]:
+    """Messages on near-duplicates of which one set has some, and another set others: what it tests, was learned."""
+    pairs = list(_sides(sets))
+    if not pairs:
+        return
+    seen = look([(image.image_path, image.upright) for image in images], progress)
+    members = {name: frozenset(ids) for name, ids in sets.items()}
+    for group in groups_of(seen):
+        ids = {images[i].image_id for i in group}
+        if len({seen.digests[i] for i in group}) == 1:
+            continue  # the same file: said already, or alone
+        for first, second in pairs:
+            here, there = ids & members[first], ids & members[second]
+            if here - there and there - here:
+                few = [f"{_some(sorted(part), 3)} ({name})" for name, part in ((first, here), (second, there))]
+                yield f"{first} and {second} have near-duplicates of one scene: {' and '.join(few)}"
 
 
 def _copies(groups: Iterable[Sequence[str]], sets: Mapping[str, Sequence[str]]) -> Iterator[str]:

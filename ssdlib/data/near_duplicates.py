@@ -65,11 +65,14 @@ def look(paths: Sequence[tuple[Path, bool]], progress: bool = True) -> Look:
     )
 
 
-def groups_of(seen: Look, threshold: int = THRESHOLD, alike: float = ALIKE) -> list[list[int]]:
+def groups_of(
+    seen: Look, threshold: int = THRESHOLD, alike: float = ALIKE, together: Sequence[str | None] = ()
+) -> list[list[int]]:
     """Sort images into groups of near-duplicates: each image is in one, most are alone.
 
     Two images belong together if their files are the same, or if their hashes differ in at most `threshold` bits and
-    their small pictures correlate by `alike` or more; and so do all that are linked by such pairs.
+    their small pictures correlate by `alike` or more, or if `together` has the same text for both; and so do all that
+    are linked by such pairs.
 
     Returns:
         Indices, ascending in each group; the groups in the order of their first image.
@@ -82,9 +85,11 @@ def groups_of(seen: Look, threshold: int = THRESHOLD, alike: float = ALIKE) -> l
             i = leader[i]
         return i
 
-    first: dict[bytes, int] = {}
-    for i, digest in enumerate(seen.digests):
-        leader[find(i)] = find(first.setdefault(digest, i))
+    first: dict[bytes | str, int] = {}
+    for keys in (seen.digests, together):
+        for i, key in enumerate(keys):
+            if key is not None:
+                leader[find(i)] = find(first.setdefault(key, i))
     signs = np.where(seen.hashes, 1, -1).astype(np.float32)  # (N, 64): a product of two is 64 - 2 * differing bits
     for start in range(0, len(signs), _CHUNK):
         part = slice(start, start + _CHUNK)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from ssdlib.data.check import table
 from ssdlib.data.coco import coco_set_names, instances_path
 from ssdlib.data.files import write_text
 from ssdlib.data.names import printable
-from ssdlib.data.near_duplicates import THRESHOLD, groups_of, look
+from ssdlib.data.near_duplicates import ALIKE, THRESHOLD, groups_of, look
 from ssdlib.data.opening import choose_set, open_dataset
 
 SETS = ("train", "val", "test")
@@ -33,7 +35,7 @@ class Split:
     Attributes:
         folder, source: the data set, and the set that was divided.
         sets: ids of the images of train, val and test, in the order of the source.
-        groups: ids of the groups of near-duplicates of two images or more.
+        groups: ids of the groups of two images or more that stay together.
         counts: for each set and class, numbers of objects and of images that have them.
         written: files of sets that were written.
         notes: classes that a set lacks, and groups that are very large.
@@ -62,7 +64,7 @@ class Split:
                 f"{printable(self.folder)}: the images of {self.source!r}; of each class, objects and images with them",
                 *table(["", self.source, *self.sets], rows),
                 "",
-                f"near-duplicates, each group in one set: {what}",
+                f"groups that stay together, of near-duplicates or by name: {what}",
                 *(f"  {printable(', '.join(group))}" for group in self.groups[:_SHOWN]),
                 *([f"  and {len(sizes) - _SHOWN} more"] if len(sizes) > _SHOWN else []),
                 *(f"note: {printable(note)}" for note in self.notes),
@@ -117,6 +119,7 @@ def split_dataset(
     seed: int = 0,
     image_set: str | None = None,
     threshold: int = THRESHOLD,
+    by: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Split:
@@ -131,6 +134,8 @@ def split_dataset(
         seed: the same seed makes the same sets.
         image_set: the set to divide; by default "all", or the only one there is.
         threshold: bits of 64 in which the hashes of near-duplicates may differ; 0 to 64, and -1 joins equal files only.
+        by: regular expression: images in whose names it finds the same (what its first group holds, if it has one) stay
+            together, too, such as "^(.*)_frame" for the frames of a clip.
         overwrite: replace the sets of these names that are there.
         progress: show a bar on stderr.
 
@@ -156,7 +161,8 @@ def split_dataset(
     first = {path: index for index, path in reversed(list(enumerate(map(dataset.image_path, range(len(dataset))))))}
     members = sorted(first.values())  # an image that a set names twice counts once
     seen = look([(dataset.image_path(i), dataset._images[i].upright) for i in members], progress)
-    groups = groups_of(seen, threshold) if threshold >= 0 else groups_of(seen, 0, alike=2.0)
+    together = [] if by is None else _texts([dataset.image_path(i).stem for i in members], by)
+    groups = groups_of(seen, max(threshold, 0), ALIKE if threshold >= 0 else math.inf, together)
     objects = _objects(dataset, members)
     if len(groups) < len(shares):
         raise ValueError(f"{len(members)} images in {len(groups)} groups are too few for {len(shares)} sets")
@@ -188,6 +194,21 @@ def split_dataset(
         tuple(written),
         tuple(_notes(counts, several, len(members))),
     )
+
+
+def _texts(names: Sequence[str], pattern: str) -> list[str | None]:
+    """What a regular expression finds in each name.
+
+    Raises:
+        ValueError: it is none, or finds nothing in any name.
+    """
+    try:
+        found = [re.search(pattern, name) for name in names]
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    if not any(found):
+        raise ValueError(f"{pattern!r} finds nothing in any name, such as {names[0]!r}")
+    return [None if match is None else match[min(1, len(match.groups()))] for match in found]
 
 
 def _require_images_found(root: Path, source: str) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.bccd import BCCD_ROOT, needs_bccd
 from support.voc_folder import object_xml, write_annotation, write_image, write_voc
 
@@ -193,6 +195,21 @@ def test_progress_bar(root: Path, capsys: pytest.CaptureFixture[str], progress: 
     assert ("checking" in capsys.readouterr().err) == progress
 
 
+def test_one_scene_in_two_sets(tmp_path: Path):
+    """Near-duplicates in train and test; not those of one set, or of sets of which one is a part of the other."""
+    sets = {"all": list("abcdef"), "train": list("abd"), "trainval": list("abcdf"), "val": ["c", "f"], "test": ["e"]}
+    root = write_voc(tmp_path, sets)
+    for name, number in {"a": 0, "b": 1, "c": 2, "d": 1, "e": 0, "f": 2}.items():
+        cells = np.random.default_rng(number).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        image = Image.fromarray(cells).resize((80, 60), Image.Resampling.BICUBIC)
+        write_image(root, f"{name}.png", image=image if name < "d" else image.crop((1, 1, 79, 60)))
+    warnings = [warning for warning in check_voc(root, progress=False).warnings if "scene" in warning]
+    assert warnings == [
+        "test and train have near-duplicates of one scene: e (test) and a (train)",
+        "test and trainval have near-duplicates of one scene: e (test) and a (trainval)",
+    ]
+
+
 @pytest.mark.slow
 @needs_bccd
 def test_blood_cells():
@@ -202,5 +219,7 @@ def test_blood_cells():
     assert report.sets == {"test": 72, "train": 205, "trainval": 292, "val": 87}
     assert {c.name: c.objects for c in report.classes} == {"Platelets": 361, "RBC": 4153, "WBC": 372}
     assert [(f.kind, f.action) for f in report.findings] == [("zero area", "refused")] * 2
-    assert report.errors == report.warnings == ()
+    assert report.errors == ()
+    twins = "BloodImage_00038 (train) and BloodImage_00037 (val)"
+    assert report.warnings == (f"train and val have near-duplicates of one scene: {twins}",)
     assert "refused 2 (zero area 2)" in report.text()

@@ -372,7 +372,7 @@ def test_check_of_two_sets_that_share_an_image(tmp_path: Path):
     report = check_dataset(tmp_path, progress=False)
     assert report.warnings == ("test and train share 1 id: images/1.png",)
     assert report.images == 1
-    assert report.classes[0].objects == 2  # counted in each
+    assert report.classes[0].objects == 1  # which both sets say, in the same words
 
 
 def test_check_with_given_classes(root: Path):

@@ -159,7 +159,7 @@ def test_split(folder: Path):
     assert [done.counts[name]["dog"][0] for name in ("train", "val", "test")] == [6, 2, 1]
     lines = done.text().splitlines()
     assert lines[3].split() == ["images", "40", "28,", "70%", "8,", "20%", "4,", "10%"]
-    assert "near-duplicates, each group in one set: 6 images in groups of 6 to 6" in lines
+    assert "groups that stay together, of near-duplicates or by name: 6 images in groups of 6 to 6" in lines
     assert "  34, 35, 36, 37, 38, 39" in lines
     assert any("one group has 6 of 40 images" in line for line in lines)
     report = check_dataset(folder, progress=False)
@@ -177,6 +177,19 @@ def test_seeds_and_sets_that_are_there(folder: Path):
     assert list(done.sets) == ["train", "val"]
     names = sorted(path.stem for path in (folder / "ImageSets" / "Main").iterdir())
     assert names == ["all", "train", "trainval", "val"]  # a test set of before would share images with the new ones
+
+
+def test_images_that_belong_together_by_name(folder: Path):
+    """Tens here: what the pattern finds, joined with the near-duplicates of 34."""
+    done = split_dataset(folder, val=0.25, test=0.25, by="^(.)[^5]", progress=False)
+    tens = [[f"{ten}{one}" for one in "012346789"] for ten in range(3)]
+    assert done.groups == [*tens, [f"{i:02d}" for i in range(30, 40)]]  # 35 is a twin of 34
+    for group in done.groups:
+        assert len({name for name, ids in done.sets.items() if set(ids) & set(group)}) == 1
+    with pytest.raises(ValueError, match="is no regular expression: missing"):
+        split_dataset(folder, by="(", overwrite=True, progress=False)
+    with pytest.raises(ValueError, match="'clip' finds nothing in any name, such as '00'"):
+        split_dataset(folder, by="clip", overwrite=True, progress=False)
 
 
 def test_one_set_of_several(folder: Path):
