@@ -119,6 +119,7 @@ def train(
         "images": len(dataset),
         "fingerprint": fingerprint(dataset),
         "priors": None if recipe is None else recipe.to_dict(),
+        "val_fingerprint": None if validation is None else fingerprint(validation.dataset),
     }
     with locked(out) if writes else nullcontext(), fastest_convolutions(device):
         if writes:

@@ -112,7 +112,8 @@ def require_ready(out: Path, described: Mapping[str, Any], resume: bool) -> None
 
     Args:
         out: the folder.
-        described: "config", "classes", "images" and "fingerprint" of the run.
+        described: "config", "classes", "images" and "fingerprint" of the run; "val_fingerprint" of its validation
+            images, if there are any.
         resume: go on with a run that is in the folder. Where there is none, one begins.
 
     Raises:
@@ -189,6 +190,7 @@ def _is_count(value: Any) -> bool:
 NOTES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "images": (_is_count, "a whole number above 0"),
     "fingerprint": (_is_text, "a text"),
+    "val_fingerprint": (_is_text_or_none, "a text or null"),
     "data": (_is_texts, "a list of folders"),
     "image_set": (_is_text, "a text"),
     "weights": (_is_text_or_none, "a text or null"),
@@ -336,6 +338,9 @@ def _require_same(out: Path, described: Mapping[str, Any]) -> None:
     for key, name in names.items():
         if entries.get(key) != described[key]:
             differ.append(f"{name} {shown(entries.get(key))}, not {shown(described[key])}")
+    was, is_now = entries.get("val_fingerprint"), described.get("val_fingerprint")
+    if was and is_now and was != is_now:  # the best mAP so far would be compared with one on other images
+        differ.append(f"list of validation images {shown(was)}, not {shown(is_now)}")
     if differ:
         raise ValueError(f"the run in {out} is another one and cannot go on: it has {'; '.join(differ)}")
 

@@ -219,6 +219,20 @@ def test_a_killed_run_remembers_its_best(
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
+def test_the_best_is_never_compared_with_one_on_other_images(
+    sample: Images, held_out: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scripted(monkeypatch, [0.3, 0.2, 0.1, 0.1, 0.1, 0.1])
+    run(tmp_path, sample, held_out, CONFIG)
+    others = Images(held_out.items[:3], held_out.classes)
+    before = (tmp_path / "best.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="another one and cannot go on: it has list of validation images '.*', not '"):
+        run(tmp_path, sample, others, CONFIG, resume=True)
+    assert (tmp_path / "best.safetensors").read_bytes() == before
+    run(tmp_path, sample, held_out, CONFIG, resume=True)
+    train(CONFIG, sample, tmp_path, progress=False, resume=True)  # without any: nothing is compared
+
+
 def test_a_stopped_run_that_was_to_end_early_ends(
     sample: Images, held_out: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
