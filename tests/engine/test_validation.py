@@ -226,7 +226,7 @@ def test_the_best_is_never_compared_with_one_on_other_images(
     run(tmp_path, sample, held_out, CONFIG)
     others = Images(held_out.items[:3], held_out.classes)
     before = (tmp_path / "best.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="another one and cannot go on: it has list of validation images '.*', not '"):
+    with pytest.raises(ValueError, match=r"another one and cannot go on: it has list of validation images '.*', not '"):
         run(tmp_path, sample, others, CONFIG, resume=True)
     assert (tmp_path / "best.safetensors").read_bytes() == before
     run(tmp_path, sample, held_out, CONFIG, resume=True)
