@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -38,7 +39,12 @@ def circumstances(device: str | torch.device = "cpu") -> dict[str, Any]:
 def write_record(record: dict[str, Any], name: str, folder: Path = RESULTS) -> Path:
     """Write a record to NAME.json, and say so."""
     target = folder / f"{name}.json"
-    write_text(target, json.dumps(record, indent=1) + "\n")
+    text = json.dumps(record, indent=1)
+    # Lists of numbers on one line: a box is read at a glance, and a curve takes no thousand lines.
+    text = re.sub(
+        r"\[[\d\s.,eE+-]*\]", lambda found: re.sub(r"\s+", " ", found[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
+    write_text(target, text + "\n")
     print(f"recorded in {target}")
     return target
 
