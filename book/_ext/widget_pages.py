@@ -16,15 +16,16 @@ from page_files import add_files
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from ssdlib.widgets.base import SHARED, STATIC, read_static, style_sheet
+from ssdlib.widgets.base import SHARED, STATIC, read_module, read_static, style_sheet
 
 SCRIPT, STYLE = "ssd-widgets.js", "ssd-widgets.css"
 EXPORT = re.compile(r"^export default \{ render \};\n?", re.MULTILINE)
 
 
 def module_names() -> list[str]:
-    """Names of the modules of all widgets: the files of `static` that are neither shared nor the loader."""
-    return sorted(path.stem for path in STATIC.glob("*.mjs") if path.stem not in (*SHARED, "loader"))
+    """Names of the modules of all widgets: the files of `static` that are neither shared, nor parts, nor the loader."""
+    names = (path.stem for path in STATIC.glob("*.mjs") if "." not in path.stem)
+    return sorted(name for name in names if name not in (*SHARED, "loader"))
 
 
 def bundle() -> str:
@@ -35,7 +36,7 @@ def bundle() -> str:
     """
     wrapped = []
     for name in module_names():
-        source = read_static(f"{name}.mjs")
+        source = read_module(name)
         if len(EXPORT.findall(source)) != 1 or re.search(r"^\s*import\b", source, re.MULTILINE):
             raise ValueError(f"{name}.mjs must import nothing and have one line `export default {{ render }};`")
         wrapped.append(f"{name}: (() => {{\n{EXPORT.sub('return { render };', source)}}})(),\n")

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import traitlets
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
 
 from ssdlib.data import VOCDataset, sample_root
-from ssdlib.model import SSD, prepare, ssd300_vgg16
+from ssdlib.model import SSD, ssd300_vgg16
 from ssdlib.plotting import color_of
+from ssdlib.widgets.activations import CHANNELS, look_inside
 from ssdlib.widgets.anatomy import Anatomy, Layer, anatomy
-from ssdlib.widgets.base import BookWidget, image_url, open_url
+from ssdlib.widgets.base import BookWidget, image_url, is_number, open_url
 from ssdlib.zoo.checkpoint import demo_model
 
-CHANNELS = 6
-LARGEST = 40  # cells on a side of an activation as it is shown; larger ones are averaged
-TITLES = {"ssd_tiny": "the book's small network, trained", "ssd300_vgg16": "SSD300 on VGG-16, sizes only"}
+TITLES = {"ssd300_vgg16": "SSD300, sizes only"}
 
 
 class AnatomyExplorer(BookWidget):
@@ -38,6 +32,9 @@ class AnatomyExplorer(BookWidget):
     Attributes:
         network: "ssd_tiny" (the architecture of the model) or "ssd300_vgg16".
         layer: 0 is the image, 1, 2, ... are the layers of the backbone, and one comes after the last: all predictions.
+        point: (x, y) in fractions of the image; the cell there is the chosen one, in every layer.
+        channel: which of the layer's pictures is shown large, from 0 on: the channels that vary most, then the object
+            score. At the end it is the map whose scores are shown.
         image: the picture, as the address that holds it.
         networks: what is drawn, from `ssdlib.widgets.anatomy` and a pass of the model; it cannot be set.
 
@@ -46,6 +43,9 @@ class AnatomyExplorer(BookWidget):
         >>> explorer.layer = 6
         >>> explorer.current.name, explorer.current.shape, explorer.current.field
         ('conv1_6', (96, 32, 32), 55)
+        >>> explorer.point = (0.2, 0.6)
+        >>> explorer.cell, explorer.current.receptive_field(*explorer.cell)
+        ((19, 6), (21.0, 125.0, 76.0, 180.0))
     """
 
     _module = "anatomy_explorer"
@@ -56,6 +56,8 @@ class AnatomyExplorer(BookWidget):
     networks = traitlets.List(traitlets.Dict(), read_only=True).tag(sync=True)
     network = traitlets.Unicode().tag(sync=True)
     layer = traitlets.Int(0).tag(sync=True)
+    point = traitlets.Tuple(traitlets.Float(), traitlets.Float(), default_value=(0.5, 0.5)).tag(sync=True)
+    channel = traitlets.Int(0, min=0, max=CHANNELS).tag(sync=True)
 
     def __init__(self, model: SSD | None = None, image: Any = None, **traits: Any) -> None:
         model = demo_model() if model is None else model
@@ -84,6 +86,13 @@ class AnatomyExplorer(BookWidget):
             )
         return int(proposal.value)
 
+    @traitlets.validate("point")
+    def _check_point(self, proposal: Any) -> tuple[float, float]:
+        x, y = proposal.value
+        if not all(is_number(side) and 0 <= side <= 1 for side in (x, y)):
+            raise traitlets.TraitError(f"point must be (x, y) in fractions of the image, 0 to 1; got {proposal.value}")
+        return float(x), float(y)
+
     @traitlets.observe("network")
     def _stay_inside(self, change: Any) -> None:
         self.layer = min(self.layer, len(self._layers(self.network)) + 1)
@@ -99,9 +108,26 @@ class AnatomyExplorer(BookWidget):
         layers = self._layers(self.network)
         return layers[self.layer - 1] if 0 < self.layer <= len(layers) else None
 
+    @property
+    def cell(self) -> tuple[int, int]:
+        """Row and column of the cell at the point: of the layer, or of the image, or of the map shown at the end."""
+        found, drawn = self._found[self.network], self._drawn()
+        side = drawn["size"] if self.layer == 0 else found.layers[self._shown_layer()].shape[1]
+        x, y = self.point
+        return min(int(y * side), side - 1), min(int(x * side), side - 1)
+
+    def _shown_layer(self) -> int:
+        found = self._found[self.network]
+        if self.layer <= len(found.layers):
+            return self.layer - 1
+        return found.maps[min(self.channel, len(found.maps) - 1)]
+
+    def _drawn(self) -> dict[str, Any]:
+        return next(each for each in self.networks if each["name"] == self.network)
+
     def describe(self) -> str:
         """The network from end to end, and the layer that is shown, in words."""
-        drawn = next(each for each in self.networks if each["name"] == self.network)
+        drawn = self._drawn()
         maps = [each for each in drawn["layers"] if each["map"] >= 0]
         sides = ", ".join(f"{each['shape'][1]} x {each['shape'][2]}" for each in maps)
         sentence = (
@@ -111,10 +137,10 @@ class AnatomyExplorer(BookWidget):
         if self.current is None:
             return sentence
         c, h, w = self.current.shape
-        field = self.current.field
+        field, (row, column) = self.current.field, self.cell
         return (
-            f"{sentence} Shown is {self.current.name}: {c} x {h} x {w}, {self.current.parameters} parameters, a "
-            f"receptive field of {field} x {field} pixels."
+            f"{sentence} Shown is {self.current.name}: {c} x {h} x {w}, {self.current.parameters} parameters. The cell "
+            f"in row {row}, column {column} has a receptive field of {field} x {field} pixels."
         )
 
     def picture(self) -> Figure:
@@ -139,68 +165,6 @@ def _ssd300() -> tuple[SSD, Anatomy]:
     with torch.device("meta"):
         model = ssd300_vgg16(21)
         return model, anatomy(model)
-
-
-@torch.no_grad()
-def look_inside(model: SSD, image: Image.Image, found: Anatomy) -> dict[str, dict[str, Any]]:
-    """Activations of each layer on an image, by the layer's name, and object scores where the layer predicts.
-
-    Args:
-        model: a trained SSD; it runs in evaluation mode.
-        image: RGB.
-        found: its anatomy.
-
-    Returns:
-        For each layer: "channels", the numbers of those that vary most; "picture", the address of a picture of them,
-        one below the other, each from 0 to its largest activation; "most", these largest activations. A layer that
-        predicts has "scores" too: a picture of the highest score of an object, 0..1, among the priors of each cell.
-    """
-    outputs: dict[str, Tensor] = {}
-    hooks = []
-    for layer in found.layers:
-        # A convolution stands first in its block: with its normalisation and ReLU.
-        path = layer.module if layer.kind == "pooling" else layer.module.rpartition(".")[0]
-        module = model.get_submodule(path)
-        hooks.append(
-            # A copy, as the next layer may work in place.
-            module.register_forward_hook(lambda _, __, out, name=layer.name: outputs.update({name: out[0].clone()}))
-        )
-    training = model.training
-    try:
-        _, logits = model.eval()(prepare(image, model.recipe.image_size)[None].to(model.priors.device))
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    pictures: dict[str, dict[str, Any]] = {}
-    for layer in found.layers:
-        x = outputs[layer.name].float().cpu()  # (C, H, W)
-        channels = x.var(dim=(1, 2), correction=0).argsort(descending=True)[:CHANNELS].sort().values
-        most = x[channels].amax(dim=(1, 2))
-        shown = x[channels] / most.clamp(min=1e-6)[:, None, None]
-        pictures[layer.name] = {
-            "channels": channels.tolist(),
-            "most": [round(value, 2) for value in most.tolist()],
-            "picture": strip(shown),
-        }
-    objects = 1 - logits[0].float().cpu().softmax(dim=1)[:, 0]  # (P,)
-    for k, part in enumerate(model.recipe.map_slices()):
-        side = model.recipe.map_sizes[k]
-        best = objects[part].reshape(side, side, -1).amax(dim=2)
-        pictures[found.layers[found.maps[k]].name]["scores"] = strip(best[None])
-    return pictures
-
-
-def strip(tiles: Tensor) -> str:
-    """Tiles (K, H, W) of 0..1, one below the other, as the address of a PNG of 16 greys; 1 is white."""
-    side = min(LARGEST, tiles.shape[-1])
-    small = F.adaptive_avg_pool2d(tiles[None].clamp(0, 1), side)[0]
-    greys = (small * 15).round().to(torch.uint8).reshape(-1, side)
-    picture = Image.fromarray(greys.numpy(), "P")
-    picture.putpalette([level * 17 for level in range(16) for _ in range(3)])
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True, bits=4)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def drawn_network(name: str, model: SSD, found: Anatomy, pictures: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -239,5 +203,6 @@ def drawn_network(name: str, model: SSD, found: Anatomy, pictures: dict[str, dic
         "priors": recipe.num_priors,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trained": bool(pictures),
+        "colors": pictures.get("image", {}).get("picture", ""),
         "layers": layers,
     }

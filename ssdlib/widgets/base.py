@@ -33,6 +33,13 @@ def read_static(name: str) -> str:
 
 
 @cache
+def read_module(name: str) -> str:
+    """A widget's module with its parts in front: the files NAME.PART.mjs, by name."""
+    parts = sorted(path.name for path in STATIC.glob(f"{name}.*.mjs"))
+    return "\n".join(map(read_static, [*parts, f"{name}.mjs"]))
+
+
+@cache
 def style_sheet() -> str:
     """The style of all widgets, with the palette of the figures: what they share, then what one of them adds."""
     colors = "".join(f"  --ssd-{number}: {color};\n" for number, color in enumerate(PALETTE, start=1))
@@ -47,7 +54,8 @@ class BookWidget(anywidget.AnyWidget):
     leaves HTML, which holds its state, and a picture for readers without scripts and for print; the book's pages put
     the same module on top of that (`widget_pages`).
 
-    A subclass names its module, `static/<_module>.mjs`, has traits tagged `sync=True`, and draws `picture()`.
+    A subclass names its module, `static/<_module>.mjs` (the parts of a long one are `<_module>.<part>.mjs`), has traits
+    tagged `sync=True`, and draws `picture()`.
 
     Attributes:
         title: the heading, and the name that screen readers say.
@@ -79,7 +87,8 @@ class BookWidget(anywidget.AnyWidget):
 
     def __init_subclass__(cls, **options: Any) -> None:
         if "_module" in cls.__dict__:  # not so in the classes that traitlets makes for an object with traits of its own
-            cls._esm = "\n".join(read_static(f"{name}.mjs") for name in (*SHARED, cls._module))
+            shared = "\n".join(read_static(f"{name}.mjs") for name in SHARED)
+            cls._esm = f"{shared}\n{read_module(cls._module)}"
             cls._css = style_sheet()
         super().__init_subclass__(**options)
 

@@ -18,11 +18,11 @@ from ssdlib.model import TINY, ssd300_vgg16, ssd512_vgg16, ssd_tiny
 from ssdlib.priors import SSD300_CAFFE, SSD300_COCO, SSD300_VOC, SSD512_VOC, PriorRecipe, make_priors
 from ssdlib.widgets import PriorExplorer
 from ssdlib.widgets.anatomy import anatomy
-from ssdlib.widgets.base import image_url, read_static
+from ssdlib.widgets.base import image_url, read_module, read_static
 from ssdlib.widgets.prior_explorer import ratio_name
 
 ALL = [SSD300_VOC, SSD300_CAFFE, SSD512_VOC, TINY]  # one for each network, and one with steps
-MODULE = read_static("prior_explorer.mjs").replace("export default { render };", "")
+MODULE = read_module("prior_explorer").replace("export default { render };", "")
 NAMES = "cellPriors, crosses, receptiveField, outline, toCorners"
 SCRIPT = f"{read_static('maths.mjs')}; {MODULE}; return {{ {NAMES} }}"
 

@@ -82,6 +82,17 @@ function draggable(element, place, { start, move }) {
   });
 }
 
+// A finger or the mouse on an element, going down and walking: `pick` gets where, in picture pixels.
+function pickable(element, place, pick, holder = element) {
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    holder.focus({ preventScroll: true });
+    holder.setPointerCapture(event.pointerId);
+    pick(...place.at(event));
+  });
+  element.addEventListener("pointermove", (event) => holder.hasPointerCapture(event.pointerId) && pick(...place.at(event)));
+}
+
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 // Calls `walk` with the direction of an arrow key (times 10 with Ctrl or Cmd) and whether Shift is held.
