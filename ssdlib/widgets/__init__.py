@@ -15,6 +15,7 @@ from ssdlib.widgets.nms_stepper import NmsStepper
 from ssdlib.widgets.precision_recall_explorer import PrecisionRecallExplorer
 from ssdlib.widgets.prior_explorer import PriorExplorer
 from ssdlib.widgets.quiz import Quiz
+from ssdlib.widgets.training_player import TrainingPlayer
 
 __all__ = [
     "AnatomyExplorer",
@@ -27,4 +28,5 @@ __all__ = [
     "PrecisionRecallExplorer",
     "PriorExplorer",
     "Quiz",
+    "TrainingPlayer",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ssdlib.boxes import xyxy_to_cxcywh
-from ssdlib.data import VOCDataset, sample_root
+from ssdlib.data import VOCDataset, open_dataset, sample_root
+from ssdlib.engine import PRESETS, train
+from ssdlib.widgets import TrainingPlayer
 from ssdlib.zoo import demo_model
 
 matplotlib.use("Agg")
@@ -85,6 +88,26 @@ def test_results_that_differ_are_noticed():
         assert pair.same(ours, theirs)
         with pytest.raises(AssertionError):
             pair.same(spoil(ours), theirs)
+
+
+def test_checkpoints(tmp_path: Path):
+    """Two steps; the record is one that the player plays, and its run is that of `train`."""
+    checkpoints = importlib.import_module("checkpoints")
+    options = {"preset": "tiny", "window": 1, "precision": "float32", "seed": 3, "ap": "area", "threads": 0}
+    checkpoints.main(sample_root(), "small", at=[0, 2], scenes=[28], results=tmp_path, **options)
+    record = json.loads((tmp_path / "small.json").read_text())
+    assert [each["step"] for each in record["checkpoints"]] == [0, 2]
+    assert all(row[4] >= record["min_score"] for each in record["checkpoints"] for row in each["detections"][0])
+    config = replace(PRESETS["tiny"], iterations=2, seed=3)
+    model = train(config, open_dataset(sample_root(), "trainval"), tmp_path / "run", progress=False)
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    for loss in ("localization", "confidence"):
+        assert sum(record["curve"][loss]) / 2 == pytest.approx(line[loss], abs=1e-3)
+    (found,) = model.predict([VOCDataset(sample_root(), "test")[28][0]], min_score=0.1, top_k=20)
+    rows = torch.tensor(record["checkpoints"][1]["detections"][0])
+    torch.testing.assert_close(rows[:, :4], found["boxes"], atol=0.051, rtol=0)
+    torch.testing.assert_close(rows[:, 4], found["scores"], atol=6e-4, rtol=0)
+    assert TrainingPlayer(record).current["step"] == 0
 
 
 @pytest.mark.slow

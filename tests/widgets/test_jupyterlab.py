@@ -28,6 +28,7 @@ import json
 import torch
 
 from ssdlib import widgets
+from ssdlib.book import recorded
 from ssdlib.zoo.checkpoint import demo_model
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.model import prepare
@@ -40,12 +41,14 @@ shares = {**target, "boxes": target["boxes"] / torch.tensor([width, height, widt
 model = demo_model()
 with torch.no_grad():
     offsets, logits = model(prepare(image, 256)[None])
+record = recorded("checkpoints")
 answers = [{"text": text, "right": text == "0", "why": "Objects count from 1."} for text in "01"]
 """
 ARGUMENTS = {  # of the widgets that have no default for all of them
     "HardNegativeMiner": "image, shares, offsets, logits, model.priors, model.classes",
     "MatchingExplorer": "image, target['boxes'], [dataset.classes[label - 1] for label in target['labels']]",
     "Quiz": "[{'question': 'Which label has the background?', 'answers': answers}]",
+    "TrainingPlayer": "record",
 }
 CELLS = (  # for each widget, in this order
     "w_{name} = widgets.{name}({arguments})\n"

@@ -9,6 +9,7 @@ import torch
 from playwright.sync_api import Locator, Page
 from support.browser import OpenPage, set_state, state_of
 
+from ssdlib.book import recorded
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.model import SSD
 from ssdlib.widgets import (
@@ -22,6 +23,7 @@ from ssdlib.widgets import (
     PrecisionRecallExplorer,
     PriorExplorer,
     Quiz,
+    TrainingPlayer,
 )
 from ssdlib.zoo.checkpoint import demo_model
 
@@ -51,6 +53,10 @@ def miner(**traits: Any) -> HardNegativeMiner:
 
 def precision_recall() -> PrecisionRecallExplorer:
     return PrecisionRecallExplorer()
+
+
+def training(**traits: Any) -> TrainingPlayer:
+    return TrainingPlayer(recorded("checkpoints"), **traits)
 
 
 def quiz(**traits: Any) -> Quiz:
@@ -146,6 +152,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
         NmsStepper(step=1),
         precision_recall(),
         quiz(chosen=[1]),
+        training(checkpoint=7),
     ]
     page = show(*widgets, width=width, height=800)
     assert page.evaluate(CUT) == []
@@ -156,7 +163,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
     assert columns == (2 if width > 800 else 1)
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", range(9))
 def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int) -> None:
     make = [
         JaccardPlayground,
@@ -167,6 +174,7 @@ def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, numbe
         lambda: AnatomyExplorer(model, layer=5),
         lambda: NmsStepper(step=1, label=3),
         precision_recall,
+        lambda: training(checkpoint=4),
     ][number]
     page = show(make(), width=1366, height=657)
     frame = page.locator(".ssd-widget").bounding_box()
@@ -264,6 +272,7 @@ def test_every_widget_can_be_put_back(show: OpenPage, model: SSD) -> None:
         (NmsStepper(torch.rand(3, 20, 30), **candidates()), "max_overlap", 0.9),
         (precision_recall(), "min_score", 0.7),
         (quiz(), "chosen", [0]),
+        (training(), "checkpoint", 3),
     ]
     page = show(*(widget for widget, _, _ in changes))
     for number, (widget, key, value) in enumerate(changes):

@@ -187,8 +187,8 @@ const withIcon = (name) => [
   html("span", {}, name),
 ];
 
-// Back, play, forward through steps 0..last; `change` is called with the new step.
-function player({ label, change, pause = 900 }) {
+// Back, play, forward through steps 0..last; `change` is called with the new step, and `words` say which one it is.
+function player({ label, change, pause = 900, words = (step, last) => `step ${step} of ${last}` }) {
   let step = 0;
   let last = 0;
   let timer = null;
@@ -223,7 +223,7 @@ function player({ label, change, pause = 900 }) {
   const node = html("div", { class: "ssd-player", role: "group", "aria-label": label }, first, back, play, forward, count);
   const set = (value, end) => {
     [step, last] = [value, end];
-    count.textContent = `step ${step} of ${last}`;
+    count.textContent = words(step, last);
     if (step >= last) stop();
     for (const backward of [first, back]) able(backward, step > 0);
     able(forward, step < last);
