@@ -143,7 +143,7 @@ def _code_cell(cell: NotebookNode, in_solution: bool) -> NotebookNode | None:
         what = "A quiz: run this cell to answer it"
     elif in_solution:
         what = "The code of the solution"
-    elif not door and tags & CLOSED:
+    elif not door and tags & CLOSED and "remove-output" not in tags:  # pages lack both of what only a kernel can do
         what = "The code of the figure" if cell.metadata.get("mystnb", {}).get("figure") else "Settings and helpers"
     metadata: dict[str, object] = {}
     if what:

@@ -138,6 +138,14 @@ def chapter() -> NotebookNode:
     )
 
 
+def test_what_only_a_kernel_can_do_stays_open(tmp_path: Path) -> None:
+    """The page shows nothing of such a cell, and the notebook all."""
+    cell = v4.new_code_cell("try_it()", metadata={"tags": ["remove-input", "remove-output"]})
+    text = v4.new_markdown_cell("# The first")
+    cells = colab.colab_version(v4.new_notebook(cells=[text, cell]), "01_a.ipynb", words(), tmp_path).cells
+    assert (cells[1].source, cells[1].metadata) == ("try_it()", {})
+
+
 def test_cells_are_closed_captioned_and_folded(tmp_path: Path) -> None:
     cells = colab.colab_version(chapter(), "01_a.ipynb", words(), tmp_path).cells
     sources = [cell.source for cell in cells]
