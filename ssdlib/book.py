@@ -155,7 +155,7 @@ def _small_picture(tag: str, encoded: str, rest: str) -> str:
         if min(image.size) < _PHOTOGRAPH or not opaque:
             return f'{tag}xlink:href="data:image/png;base64,{encoded}"{rest}'
         buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=85, optimize=True)
+        image.convert("RGB").save(buffer, "JPEG", quality=80, optimize=True)
     kind, data = min([("png", data), ("jpeg", buffer.getvalue())], key=lambda each: len(each[1]))
     rest = re.sub(r' style="image-rendering[^"]*"', "", rest)
     return f'{tag}xlink:href="data:image/{kind};base64,{base64.b64encode(data).decode("ascii")}"{rest}'
