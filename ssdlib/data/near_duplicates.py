@@ -19,14 +19,14 @@ from ssdlib.data.images import load_thumbnail
 THRESHOLD = 10  # bits of 64 in which two hashes may differ
 ALIKE = 0.7  # least correlation of the small gray pictures: a hash alone takes some strangers for twins
 _SIDE = 32
-_CHUNK = 1024
+_CHUNK = 256
 
 
 class Look(NamedTuple):
     """What of N images is compared: hashes (N, 64) bool, small gray pictures (N, 1024), and SHA-256 of the files."""
 
     hashes: npt.NDArray[np.bool_]
-    small: npt.NDArray[np.float32]
+    small: npt.NDArray[np.float16]
     digests: list[bytes]
 
 
@@ -60,7 +60,7 @@ def look(paths: Sequence[tuple[Path, bool]], progress: bool = True) -> Look:
         found = list(tqdm(pool.map(one, paths), "looking", len(paths), unit="image", disable=not progress))
     return Look(
         np.array([bits for bits, _, _ in found], dtype=np.bool_).reshape(-1, 64),
-        np.array([pixels for _, pixels, _ in found], dtype=np.float32).reshape(-1, _SIDE**2),
+        np.array([pixels for _, pixels, _ in found], dtype=np.float16).reshape(-1, _SIDE**2),
         [digest for _, _, digest in found],
     )
 
@@ -96,8 +96,10 @@ def groups_of(
         close = signs[part] @ signs.T >= 64 - 2 * threshold
         for a, b in zip(*np.nonzero(close), strict=True):
             i, j = start + int(a), int(b)
-            if i < j and find(i) != find(j) and float(seen.small[i] @ seen.small[j]) >= alike:
-                leader[find(j)] = find(i)
+            if i < j and find(i) != find(j):
+                first_small, second_small = seen.small[[i, j]].astype(np.float32)
+                if float(first_small @ second_small) >= alike:
+                    leader[find(j)] = find(i)
     groups: dict[int, list[int]] = defaultdict(list)
     for i in range(len(leader)):
         groups[find(i)].append(i)

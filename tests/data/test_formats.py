@@ -353,7 +353,7 @@ def test_open_images(tmp_path: Path):
         picture(tmp_path / "images" / f"{name}.jpg")
     rows = "a,x,/m/1,1,.1,.3,.25,.5,0,0,0,0,0\na,x,/m/2,1,0,1,0,1,0,0,1,0,0\ngone,x,/m/1,1,0,1,0,1,0,0,0,0,0\n"
     text(tmp_path / "train-annotations-bbox.csv", HEAD + rows)
-    text(tmp_path / "validation-annotations-bbox.csv", HEAD + "b,x,/m/1,1,,.3,.25,.5,0,0,0,0,0\n")
+    text(tmp_path / "validation-annotations-bbox.csv", HEAD.replace(",", ", ") + "b,x,/m/1,1,,.3,.25,.5,0,0,0,0,0\n")
     text(tmp_path / "class-descriptions-boxable.csv", '/m/1,"Cat, tabby"\n')
     source = read_source(tmp_path)
     assert source.format == "openimages"

@@ -30,9 +30,11 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
         rows: dict[str, list[dict[str, str]]] = defaultdict(list)
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                for row in csv.DictReader(file):
+                table = csv.DictReader(file)
+                table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+                for row in table:
                     rows[row["ImageID"]].append(row)
-        except (KeyError, csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no table of boxes of Open Images: {said(error)}") from error
         image_set = path.stem.partition("-annotations")[0] if "-annotations" in path.stem else None
         for name, mine in rows.items():
