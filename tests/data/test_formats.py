@@ -100,6 +100,7 @@ def test_yolo_names_and_sets_of_data_yaml(tmp_path: Path):
         text(tmp_path / place / "labels" / f"{place}.txt", "1 .5 .5 .5 .5\n")
     picture(tmp_path / "test" / "images" / "nothing.png")
     text(tmp_path / "data.yaml", "train: ../train/images\nval: ../valid/images\nnames:\n  0: cat\n  1: hot dog\n")
+    assert read_source(tmp_path / "data.yaml").objects == 2
     source = read_source(tmp_path)
     assert source.format == "yolo"
     assert source.classes == ("cat", "hot dog")
@@ -302,7 +303,8 @@ def test_labelme_of_an_image_that_is_missing_or_damaged(tmp_path: Path):
 
 def cvat(root: Path, shapes: str) -> Source:
     picture(root / "images" / "a.jpg")
-    labels = "<meta><job><labels><label><name>cat</name></label><label><name>owl</name></label></labels></job></meta>"
+    names = "".join(f"<label><name>{name}</name></label>" for name in ("cat", "owl", "\u202e", ""))
+    labels = f"<meta><job><labels>{names}</labels></job></meta>"
     node = f'<image id="0" name="sub/a.jpg" width="100" height="80">{shapes}</image>'
     text(root / "annotations.xml", f"<annotations><version>1.1</version>{labels}{node}</annotations>")
     return read_source(root)
@@ -327,6 +329,7 @@ def test_cvat_shapes(tmp_path: Path):
         (5, 6, 15, 26),
     ]
     assert source.classes == ("cat", "owl")
+    assert [finding.kind for finding in source.findings] == ["class name"] * 2
 
 
 def test_cvat_shapes_that_are_no_boxes(tmp_path: Path):
@@ -444,6 +447,8 @@ def test_formats_are_told_apart(tmp_path: Path):
         read_source(tmp_path, "cvat")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_source(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="is an archive: unpack it"):
+        read_source(text(tmp_path / "export.zip", ""))
 
 
 def test_images_are_looked_up_in_the_folder_alone(tmp_path: Path):

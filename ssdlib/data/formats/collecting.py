@@ -136,12 +136,11 @@ class Collector:
     Args:
         name: of the format.
         root: folder that paths in findings are relative to.
-        classes: names in their order, where a format has a list of them; other names follow, sorted.
     """
 
-    def __init__(self, name: str, root: Path, classes: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, root: Path) -> None:
         self.name, self.root = name, root
-        self.classes = tuple(classes)
+        self._classes: dict[str, None] = {}
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self._sets: dict[str, dict[int, None]] = {}
@@ -153,6 +152,14 @@ class Collector:
     def file(self, path: Path) -> str:
         """A file as findings name it."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def declare(self, path: Path, names: Iterable[str]) -> None:
+        """Take over a list of classes, in its order; names that stand in none follow, sorted."""
+        for name in names:
+            try:
+                self._classes[check_name(name.strip(), "the class")] = None
+            except ValueError as error:
+                self.lose(path, "class name", str(error))
 
     def lose(self, path: Path, kind: str, detail: str, objects: int = 0) -> None:
         """A file, image or entry that did not come over, with so many objects."""
@@ -224,7 +231,7 @@ class Collector:
             why = f": {self.findings[0]}" if self.findings else ""
             raise ValueError(f"{self.root}: no labelled image was found as {self.name}{why}")
         found = {name for image in self._labelled for _, name, _ in image[4]}
-        classes = (*self.classes, *sorted(found - set(self.classes)))
+        classes = (*self._classes, *sorted(found - set(self._classes)))
         labels = {name: label for label, name in enumerate(classes, start=1)}
         images = [
             annotated_image(file, image, size, upright, [(b, labels[name], d) for b, name, d in taken], findings)

@@ -30,8 +30,7 @@ def read_cvat(files: Sequence[Path], root: Path, images: ImageFiles) -> Source:
         nodes = tree.findall("image")
         if not nodes and tree.find("track") is not None:
             raise ValueError(f'{path} is "CVAT for video", tracks without images: export it as "CVAT for images"')
-        listed = [name.text.strip() for name in tree.iterfind("meta//labels/label/name") if name.text]
-        found.classes = tuple(dict.fromkeys((*found.classes, *listed)))
+        found.declare(path, (name.text or "" for name in tree.iterfind("meta//labels/label/name")))
         for node in nodes:
             shapes = [shape for shape in node if shape.tag in _SHAPES]
             name = node.get("name", "")

@@ -35,6 +35,10 @@ def read_source(source: Path, name: str | None = None, images: Path | None = Non
     for path in (source, images):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
+    if source.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar"):
+        raise ValueError(f"{source} is an archive: unpack it, and name the folder")
+    if source.suffix.lower() in (".yaml", ".yml") and source.is_file():  # YOLO's, which stands for its folder
+        source = source.parent
     evidence = find_labels(source)
     if name is None:
         if len(evidence) != 1:

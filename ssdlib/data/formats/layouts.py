@@ -112,7 +112,7 @@ def read_coco(files: Sequence[Path], root: Path, images: ImageFiles) -> Source:
         for problem in parsed.problems:
             found.lose(path, "entry", problem.removeprefix(f"{path}, "), int(", annotations[" in problem))
         names = parsed.categories
-        found.classes = tuple(dict.fromkeys((*found.classes, *names.values())))
+        found.declare(path, names.values())
         for image in parsed.images:
             if not image.path.is_file():
                 found.lose(path, "no image", f"no image {image.path.name!r} in {images.root}", len(image.objects))

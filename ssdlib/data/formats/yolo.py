@@ -43,7 +43,8 @@ def read_yolo(root: Path, images: ImageFiles) -> Source:
             damaged.
     """
     names, settings = class_names(root)
-    found = Collector("yolo", root, names)
+    found = Collector("yolo", root)
+    found.declare(root, names)
     keypoints = "kpt_shape" in settings
     used = set()
     unlabelled = 0
