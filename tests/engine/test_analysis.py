@@ -74,6 +74,19 @@ def test_what_each_object_weighs() -> None:
     assert of_class[DOG] > 0
 
 
+def test_a_dog_that_is_taken_for_a_class_that_is_nowhere() -> None:
+    """It is an error about an object that counts, and what mends it counts: it is not left out as other cows are."""
+    found = image([square(0, 20), square(100, 20)], [COW, COW], scores=[0.9, 0.8])
+    result = analyse([found], [image([square(0, 20)], [DOG])], [(400, 100)], 4)
+    assert result.counts() == dict.fromkeys(result.costs, 0) | {"class": 1}
+    assert [(alarm.label, alarm.object_label, alarm.score) for alarm in result.false_alarms] == [
+        (COW, DOG, pytest.approx(0.9))
+    ]
+    assert result.costs["class"] == 1.0
+    assert result.without_object == {COW: 2}
+    assert sum(group.count for group in result.groups) == 1
+
+
 def test_how_many_examples() -> None:
     objects = image([square(50 * k, 20 + k) for k in range(8)], [CAT] * 8)
     found = image([[0.0, 60, 20, 80]] * 8, [CAT] * 8, scores=[k / 10 for k in range(8)])
