@@ -51,6 +51,17 @@ def address_in(config: str) -> str:
     return found[1]
 
 
+def site_in(config: str) -> str:
+    """The address of the built site: `baseurl` of _config.yml if it is there, else GitHub's; empty if unknown."""
+    if found := re.search(r"^  baseurl: [\"']?(https?://[^\s\"']+)", config, re.MULTILINE):
+        return found[1].rstrip("/")
+    on_github = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+?)(?:\.git)?/?", address_in(config))
+    if on_github is None:
+        return ""
+    host = f"{on_github[1].lower()}.github.io"
+    return f"https://{host}" if on_github[2].lower() == host else f"https://{host}/{on_github[2]}"
+
+
 def stamped_config(config: str, address: str) -> str:
     """The text of _config.yml with an address, and with the buttons that it makes possible."""
     config = re.sub(r'^(repository:\n  url: )"[^"]*"', rf'\1"{address}"', config, flags=re.MULTILINE)

@@ -60,24 +60,31 @@ def words_of(root: Path) -> Words:
             for name in EQUATION.findall(cell.source) if cell.cell_type == "markdown" else []:
                 numbers["equation"] += 1
                 equations[name] = (path.name, numbers["equation"])
-    url = address.address_in((root / "_config.yml").read_text(encoding="utf-8"))
+    config = (root / "_config.yml").read_text(encoding="utf-8")
+    url, site = address.address_in(config), address.site_in(config)
     return Words(
         titles=titles,
         meanings=plain_markdown.glossary_of((root / "book" / "glossary.md").read_text(encoding="utf-8")),
         sources=parse_file(root / "book" / "references.bib"),
         figures=figures,
         equations=equations,
-        link=lambda file: linked(file, url),
+        link=lambda file: linked(file, url, site),
     )
 
 
-def linked(file: str, url: str) -> str | None:
-    """The address of a file of the book: a chapter lies beside, and on GitHub opens in Colab; other pages are there."""
-    if url.startswith("https://github.com/"):
-        if file.endswith(".ipynb"):
-            return f"https://colab.research.google.com/github/{url.split('/', 3)[3]}/blob/{BRANCH}/book/{file}"
-        return f"{url}/blob/main/book/{file}"
-    return file if file.endswith(".ipynb") else None
+def linked(file: str, url: str, site: str) -> str | None:
+    """The address of a file of the book: a chapter lies beside, on GitHub opens in Colab; other pages are the site's.
+
+    Args:
+        file: its name in `book`.
+        url: address of the repository, or empty.
+        site: address of the built site, or empty: then there is no address for a page.
+    """
+    if file.endswith(".ipynb"):
+        if not url.startswith("https://github.com/"):
+            return file
+        return f"https://colab.research.google.com/github/{url.split('/', 3)[3]}/blob/{BRANCH}/book/{file}"
+    return f"{site}/book/{Path(file).stem}.html" if site else None
 
 
 def colab_version(notebook: NotebookNode, file: str, words: Words, folder: Path) -> NotebookNode:

@@ -155,6 +155,9 @@ def _role(name: str, text: str, words: Words) -> str:
         return f"`{shown.lstrip('~')}`"
     if name in ("math", "kbd"):
         return f"${text}$" if name == "math" else f"<kbd>{text}</kbd>"
+    if name == "playground" and explicit:
+        address = words.link("playground.md")
+        return f"[{shown}]({address}#{target})" if address else f"{shown} (on the book's page *Playground*)"
     if name in ("ref", "sets") and explicit:
         return shown
     raise MarkupError(f"{words.file}: no plain form of the role {name!r} is known")

@@ -33,6 +33,7 @@ class Playground {
 
   followLink() {
     this.post("settings", { ...DEFAULTS, ...readLink(location.hash) });
+    this.note.replaceChildren(...[linkNote(location.hash)].filter(Boolean));
   }
 
   makePictures() {
@@ -49,6 +50,7 @@ class Playground {
     ]);
     this.scoreChart = chart("mAP on scenes it never saw", [{ text: "mAP", color: "--ssd-3" }]);
     this.says = html("p", { class: "ssd-says", role: "status" });
+    this.note = html("div", {});
   }
 
   makeButtons() {
@@ -98,16 +100,19 @@ class Playground {
     const folded = (title, node) =>
       html("details", { toggle: () => this.draw() }, html("summary", {}, title), node);
     const { main, layers, score, scenes, own, facts, lossChart, scoreChart } = this;
+    const parts = seenIn("What these are", 3, 4, 5, 6, 7);
+    const measures = seenIn("What the curves mean", 6, 10, 11);
     const charts = html("div", { class: "ssd-play-charts" }, lossChart.node, scoreChart.node);
     return html(
       "div",
       { class: "ssd-widget ssd-playground", role: "group", "aria-label": "SSD playground" },
+      this.note,
       this.buttons,
       html(
         "div",
         { class: "ssd-columns" },
-        html("div", { class: "ssd-panel" }, main.node, layers.node, score.node, scenes.node, own.node),
-        html("div", { class: "ssd-panel" }, facts.node, charts, this.says),
+        html("div", { class: "ssd-panel" }, main.node, layers.node, parts, score.node, scenes.node, own.node),
+        html("div", { class: "ssd-panel" }, facts.node, charts, measures, this.says),
       ),
       heading(`${GALLERY} scenes that it never saw, with what it finds from a score of 0.3`),
       html("div", { class: "ssd-play-gallery" }, this.gallery.map(({ node }) => node)),

@@ -43,6 +43,24 @@ function makeLink(settings) {
   return `#${new URLSearchParams(changed.map((key) => [key, linkText(settings[key])]))}`;
 }
 
+// What a link has set, in words, with the chapters that explain it; null where it sets nothing.
+function linkNote(hash) {
+  const settings = readLink(hash);
+  const keys = Object.keys(settings).filter((key) => settings[key] !== DEFAULTS[key]);
+  if (!keys.length) return null;
+  const text = (key) => WORDS[key].texts?.[settings[key]] ?? String(settings[key]);
+  const parts = keys.map((key, i) => [
+    i ? "; " : "",
+    html("strong", {}, `${WORDS[key].label}: ${text(key)}`),
+    " (",
+    chapterLink(explainedBy(key, settings[key])),
+    ")",
+  ]);
+  const from = Number(new URLSearchParams(hash.replace(/^#/, "")).get("chapter"));
+  const back = Object.hasOwn(CHAPTERS, from) ? [" ", chapterLink(from, "Back to "), "."] : [];
+  return html("p", { class: "ssd-play-note" }, "The link has set ", parts, ". Press Start. ", html("a", { href: "#" }, "Take it back"), ".", back);
+}
+
 // One list for each setting; `change` gets what was chosen. Those that need a new network are in a group of their own.
 function settingControls(change) {
   const controls = Object.fromEntries(
@@ -51,8 +69,17 @@ function settingControls(change) {
       return [key, select({ label: WORDS[key].label, options, change: (value) => change({ [key]: value }) })];
     }),
   );
-  const group = (name, keys) =>
-    html("fieldset", { class: "ssd-play-group" }, html("legend", {}, name), keys.map((key) => controls[key].node));
+  const group = (name, keys) => {
+    const numbers = keys.flatMap((key) => (key === "mistake" ? Object.values(MISTAKE_EXPLAINED) : EXPLAINED[key]));
+    const chapters = [...new Set(numbers)].sort((a, b) => a - b);
+    return html(
+      "fieldset",
+      { class: "ssd-play-group" },
+      html("legend", {}, name),
+      keys.map((key) => controls[key].node),
+      seenIn("Explained in", ...chapters),
+    );
+  };
   const afresh = ["priors", "maps", "width"];
   const whileRunning = Object.keys(CHOICES).filter((key) => !afresh.includes(key) && key !== "mistake");
   const node = html(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import address
 import colab
 import launch
 import nbformat
@@ -52,6 +53,7 @@ def words(**others: object) -> Words:
         ("$$x = 1$$ (eq-a)", r"$$x = 1\tag{2}$$"),
         ("[](02_b.ipynb), [it](02_b.ipynb#x)", "[The second](02_b.ipynb), [it](02_b.ipynb)"),
         ("[](notation.md)", "*Notation*"),
+        ("{playground}`one map\nonly <maps=coarse>`", "one map only (on the book's page *Playground*)"),
         ("{doc}`here <02_b>` {doc}`02_b`", "[here](02_b.ipynb) [The second](02_b.ipynb)"),
         ("{func}`~ssdlib.iou` {func}`x <ssdlib.x>`", "`ssdlib.iou` `x`"),
         ("code `{term}` stays, and $a_b$", "code `{term}` stays, and $a_b$"),
@@ -188,11 +190,27 @@ def test_every_chapter_has_a_plain_form(path: Path) -> None:
 
 def test_links_lead_to_colab_where_the_repository_is_known() -> None:
     url = "https://github.com/someone-made-up/ssd-book"
-    assert colab.linked("01_a.ipynb", "") == "01_a.ipynb"
-    assert colab.linked("notation.md", "") is None
+    site = "https://someone-made-up.github.io/ssd-book"
+    assert colab.linked("01_a.ipynb", "", "") == "01_a.ipynb"
+    assert colab.linked("notation.md", "", "") is None
     opened = "https://colab.research.google.com/github/someone-made-up/ssd-book/blob/colab/book/01_a.ipynb"
-    assert colab.linked("01_a.ipynb", url) == opened
-    assert colab.linked("notation.md", url) == f"{url}/blob/main/book/notation.md"
+    assert colab.linked("01_a.ipynb", url, site) == opened
+    assert colab.linked("notation.md", url, site) == f"{site}/book/notation.html"
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "site"),
+    [
+        ("", "", ""),
+        ("https://gitlab.com/made-up/ssd-book", "", ""),
+        ("https://gitlab.com/made-up/ssd-book", "https://made-up.example/book/", "https://made-up.example/book"),
+        ("https://github.com/Made-Up/ssd-book", "", "https://made-up.github.io/ssd-book"),
+        ("https://github.com/made-up/made-up.github.io", "", "https://made-up.github.io"),
+    ],
+)
+def test_the_site_lies_where_github_puts_it_or_where_its_owner_says(url: str, base: str, site: str) -> None:
+    config = f'html:\n  baseurl: "{base}"\n\nrepository:\n  url: "{url}"\n'
+    assert address.site_in(config) == site
 
 
 def test_launch_buttons_lead_to_the_plain_form() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -9,13 +10,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nbformat
 import pytest
-from playground_page import SCRIPT, STYLE, bundle, style
+from playground_page import LINK, SCRIPT, STYLE, bundle, style
 from support.browser import PAPER, OpenPage, violations
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+BOOK = Path(__file__).resolve().parents[2] / "book"
 PLACE = "document.querySelector('.ssd-playground-place').playground"
 OpenPlayground = Callable[..., "Page"]
 
@@ -119,6 +122,64 @@ def test_a_link_sets_it_and_what_is_not_allowed_is_left_out(playground: OpenPlay
     assert link == "#negatives=all&threshold=0.7&mistake=nms"
     page.evaluate("location.hash = '#maps=coarse'")
     page.wait_for_function(f"{PLACE}.last.priors.length === 27 && {PLACE}.last.settings.mistake === 'none'")
+
+
+def test_a_link_from_a_chapter_says_what_it_has_set_and_leads_back(playground: OpenPlayground) -> None:
+    page = playground("#threshold=0.7&everyObject=false&chapter=5", width=320, has_touch=True)
+    note = page.locator(".ssd-play-note")
+    said = note.inner_text()
+    assert "Matching threshold: 0.7" in said
+    assert "Every object keeps a prior: no" in said
+    back = note.get_by_role("link", name="Back to chapter 5")
+    assert back.get_attribute("href") == "05_matching.html"
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert violations(page) == []
+    away = note.get_by_role("link", name="Take it back")
+    away.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"{PLACE}.last.settings.threshold === 0.5")
+    assert note.count() == 0
+    page.evaluate("location.hash = '#threshold=0.5&chapter=constructor'")  # as it is anyway, and no chapter
+    page.wait_for_function(f"{PLACE}.last.settings.everyObject === true")
+    assert note.count() == 0
+
+
+def test_each_part_leads_to_the_chapter_that_explains_it(playground: OpenPlayground) -> None:
+    page = playground()
+    page.get_by_text("Settings and error lab").click()
+    chapters = {f"{path.stem}.html" for path in BOOK.glob("[0-9]*.ipynb")}
+    for near in ("What these are", "What the curves mean", "Explained in"):
+        lines = page.get_by_text(near)
+        assert lines.count() >= 1
+        for line in lines.all():
+            links = [link.get_attribute("href") for link in line.get_by_role("link").all()]
+            assert links
+            assert set(links) <= chapters
+    wanted = page.evaluate(f"Object.keys({PLACE}.last.settings)")
+    explained = set(re.findall(r"^  (\w+): \d+,$", (BOOK / "playground" / "chapters.mjs").read_text(), re.MULTILINE))
+    assert set(wanted) - {"seed", "mistake"} == explained
+
+
+def test_links_of_the_chapters_set_what_can_be_set(playground: OpenPlayground) -> None:
+    page = playground()
+    found = {}
+    for path in sorted(BOOK.glob("[0-9]*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for text in re.findall(r"\{playground\}`([^`]+)`", cell.source) if cell.cell_type == "markdown" else []:
+                link = LINK.fullmatch(" ".join(text.split()))
+                assert link is not None, f"{path.name}: {text}"
+                found[link["settings"]] = path.name[:2]
+    assert set(found.values()) >= {"03", "04", "05", "06", "07", "11"}
+    for settings, chapter in found.items():
+        page.evaluate("hash => { location.hash = hash }", f"#{settings}&chapter={int(chapter)}")
+        page.wait_for_function(
+            "count => document.querySelectorAll('.ssd-play-note strong').length === count", arg=settings.count("=")
+        )
+        link = page.get_by_role("link", name="Link to these settings")
+        page.wait_for_function(
+            "text => document.querySelector('.ssd-play-buttons a').hash === text", arg=f"#{settings}"
+        )
+        assert link.count() == 1
 
 
 def test_settings_while_it_runs_and_those_that_begin_anew(playground: OpenPlayground) -> None:
