@@ -209,7 +209,7 @@ def show(
             classes=class_ or (),
             larger=larger,
             smaller=math.inf if smaller is None else smaller,
-            order=order.value if isinstance(order, Order) else order,
+            order=order.value,
             limit=limit,
             side=side,
             title=f"{root.resolve().name}, set {name}",
