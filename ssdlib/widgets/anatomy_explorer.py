@@ -17,7 +17,7 @@ from ssdlib.widgets.anatomy import Anatomy, Layer, anatomy
 from ssdlib.widgets.base import BookWidget, image_url, is_number, open_url
 from ssdlib.zoo.checkpoint import demo_model
 
-TITLES = {"ssd300_vgg16": "SSD300, sizes only"}
+TITLES = {"ssd300_vgg16": "SSD300"}
 
 
 class AnatomyExplorer(BookWidget):

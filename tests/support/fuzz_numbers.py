@@ -14,9 +14,17 @@ from support import fuzzing
 from support.fuzzing import refused
 from torch import Tensor
 
+from ssdlib.book import recorded
 from ssdlib.boxes import cxcywh_to_xyxy, iou
 from ssdlib.matching import UNMATCHED, match, match_batch
-from ssdlib.widgets import AnatomyExplorer, EncodingPlayground, JaccardPlayground, NmsStepper, PriorExplorer
+from ssdlib.widgets import (
+    AnatomyExplorer,
+    EncodingPlayground,
+    JaccardPlayground,
+    NmsStepper,
+    PriorExplorer,
+    TrainingPlayer,
+)
 from ssdlib.widgets.base import BookWidget
 
 
@@ -26,6 +34,7 @@ def _widgets() -> list[tuple[BookWidget, dict[str, Any]]]:
     boxes = {"boxes": torch.tensor([[2.0, 2, 20, 20], [4, 4, 22, 22], [30, 5, 40, 29]]), "labels": [1, 1, 2]}
     image = torch.zeros(3, 30, 40, dtype=torch.uint8)
     made = [JaccardPlayground(), EncodingPlayground(), PriorExplorer(), AnatomyExplorer()]
+    made.append(TrainingPlayer(recorded("checkpoints")))
     made.append(NmsStepper(image, classes=["cat", "dog"], scores=[0.9, 0.8, 0.4], **boxes))
     writable = [[name for name in w.state() if name != "image" and not w.traits()[name].read_only] for w in made]
     return [(w, {name: w.state()[name] for name in names}) for w, names in zip(made, writable, strict=True)]

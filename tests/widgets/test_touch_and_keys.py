@@ -140,7 +140,7 @@ CUT = """() => [...document.querySelectorAll('.ssd-widget')].flatMap(widget => {
 })"""
 
 
-@pytest.mark.parametrize("width", [320, 390, 600, 768, 1024, 1280, 1366])
+@pytest.mark.parametrize("width", [320, 390, 600, 757, 1024, 1280, 1366])
 def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> None:
     widgets = [
         JaccardPlayground(),
@@ -160,11 +160,12 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
     columns = page.locator(".ssd-columns").first.evaluate(
         "c => getComputedStyle(c).gridTemplateColumns.split(' ').length"
     )
-    assert columns == (2 if width > 800 else 1)
+    assert columns == (2 if width > 740 else 1)
 
 
 @pytest.mark.parametrize("number", range(9))
-def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int) -> None:
+@pytest.mark.parametrize("width", [757, 820])  # the column of the built page at 1366 px, and of a wider screen
+def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int, width: int) -> None:
     make = [
         JaccardPlayground,
         EncodingPlayground,
@@ -176,7 +177,7 @@ def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, numbe
         precision_recall,
         lambda: training(checkpoint=4),
     ][number]
-    page = show(make(), width=1366, height=657)
+    page = show(make(), width=width, height=657)
     frame = page.locator(".ssd-widget").bounding_box()
     assert frame
     assert frame["height"] <= 657

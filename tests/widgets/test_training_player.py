@@ -278,7 +278,7 @@ def test_nothing_wrong_for_readers_who_cannot_see_or_point(show: OpenPage, theme
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [320, 390, 1366])
+@pytest.mark.parametrize("width", [320, 390, 688, 1366])
 def test_the_height_stays_and_names_are_not_cut(show: OpenPage, width: int) -> None:
     page = show(TrainingPlayer(RECORD), width=width, height=657, has_touch=width < 500)
     heights = set()
