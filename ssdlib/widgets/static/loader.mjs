@@ -39,7 +39,9 @@ function mountAll(modules) {
 
 // Words of the text that set a widget (book/_ext/widget_sentences.py) become buttons.
 function bindSentences() {
-  for (const words of document.querySelectorAll("span.ssd-sets")) {
+  /** @type {NodeListOf<HTMLElement>} */
+  const sentences = document.querySelectorAll("span.ssd-sets");
+  for (const words of sentences) {
     const { module, traits } = words.dataset;
     const place = nearestPlace(words, module);
     if (!place) continue;
@@ -57,10 +59,10 @@ function bindSentences() {
 
 // The widget of that kind that lies nearest to the words.
 function nearestPlace(words, module) {
-  /** @type {(HTMLElement & {model: PageModel})[]} */
-  const places = [...document.querySelectorAll(`.ssd-widget-place[data-module="${module}"][data-live]`)];
+  /** @type {NodeListOf<HTMLElement & {model: PageModel}>} */
+  const places = document.querySelectorAll(`.ssd-widget-place[data-module="${module}"][data-live]`);
   const top = (node) => node.getBoundingClientRect().top;
-  return places.sort((a, b) => Math.abs(top(a) - top(words)) - Math.abs(top(b) - top(words)))[0];
+  return [...places].sort((a, b) => Math.abs(top(a) - top(words)) - Math.abs(top(b) - top(words)))[0];
 }
 
 // Brings a widget into view, and marks it for a moment.
