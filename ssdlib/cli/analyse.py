@@ -121,7 +121,7 @@ def analyse_command(
         text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
         if note:
             typer.echo(note)
-        typer.echo(printable(in_text(analysis, model.classes, max_overlap)))
+        typer.echo(printable(in_text(analysis, model.classes, min_score, max_overlap)))
         if json_file is not None:
             write_text(json_file, text)
             typer.echo(f"figures: {printable(str(json_file))}")
@@ -141,6 +141,7 @@ def analyse_command(
             found,
             run=str(run),
             how=[(name, printable(value)) for name, value in how],
+            min_score=min_score,
             max_overlap=max_overlap,
         )
         with replaced_folder(out, FIGURES, MADE_BY, {PAGE, FIGURES}) as aside:
@@ -165,7 +166,7 @@ def _folder(out: Path | None, run: Path, folders: list[Path]) -> Path:
     return out
 
 
-def in_text(analysis: Analysis, classes: tuple[str, ...], max_overlap: float) -> str:
+def in_text(analysis: Analysis, classes: tuple[str, ...], min_score: float, max_overlap: float) -> str:
     """What the screen shows: the table of kinds, the verdict and the advice."""
     counts = analysis.counts()
     width = max(map(len, TITLES.values()))
@@ -173,5 +174,10 @@ def in_text(analysis: Analysis, classes: tuple[str, ...], max_overlap: float) ->
     for kind, cost in analysis.costs.items():
         rows.append(f"{TITLES[kind]:<{width}}  {counts[kind]:7d}   {cost:.3f}")
     return "\n".join(
-        [*rows, "", verdict(analysis, classes), *(f"- {line}" for line in advice(analysis, classes, max_overlap))]
+        [
+            *rows,
+            "",
+            verdict(analysis, classes),
+            *(f"- {line}" for line in advice(analysis, classes, min_score=min_score, max_overlap=max_overlap)),
+        ]
     )

@@ -37,6 +37,7 @@ def page(
     *,
     run: str,
     how: Sequence[tuple[str, str]],
+    min_score: float,
     max_overlap: float,
     progress: bool = True,
 ) -> str:
@@ -48,7 +49,7 @@ def page(
         detections: of each image, boxes in pixels.
         run: what was analysed, for the title.
         how: (name, value) of what the figures depend on.
-        max_overlap: of NMS.
+        min_score, max_overlap: least score, and of NMS, with which the detections were made.
         progress: show a bar on stderr while the examples are drawn.
 
     Raises:
@@ -69,7 +70,7 @@ def page(
     return environment.get_template("analysis.html").render(
         run=printable(run),
         verdict=verdict(analysis, classes),
-        advice=advice(analysis, classes, max_overlap),
+        advice=advice(analysis, classes, min_score=min_score, max_overlap=max_overlap),
         mean=_number(analysis.mean),
         score=f"{analysis.score:g}",
         iou=f"{errors.iou_threshold:g}",

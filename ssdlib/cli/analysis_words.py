@@ -105,13 +105,13 @@ def _ranked(costs: dict[str, float]) -> list[tuple[str, float]]:
     return sorted(costs.items(), key=lambda item: -item[1])
 
 
-def advice(analysis: Analysis, classes: Sequence[str], max_overlap: float) -> list[str]:
+def advice(analysis: Analysis, classes: Sequence[str], *, min_score: float, max_overlap: float) -> list[str]:
     """What to try, the most promising first; empty where the numbers suggest nothing.
 
     Args:
         analysis: of `analyse`.
         classes: names of the labels 1, 2, ...
-        max_overlap: of NMS, with which the detections were made.
+        min_score, max_overlap: least score, and of NMS, with which the detections were made.
     """
     found = []
     if analysis.objects:
@@ -121,7 +121,7 @@ def advice(analysis: Analysis, classes: Sequence[str], max_overlap: float) -> li
         found += [_cure(kind, analysis, classes, max_overlap) for kind in dict.fromkeys(costly)]
         found += [
             sentence
-            for sentence in (_small_ones(analysis), _lower_score(analysis), _weakest(analysis, classes))
+            for sentence in (_small_ones(analysis), _lower_score(analysis, min_score), _weakest(analysis, classes))
             if sentence
         ]
     found += [sentence for sentence in (_as_chances(analysis), _without_object(analysis, classes)) if sentence]
@@ -192,9 +192,9 @@ def _together(rows: Sequence[RecallRow]) -> RecallRow:
     return RecallRow(0, 0, *(sum(getattr(row, k) for row in rows) for k in ("objects", "found", "found_at_any_score")))
 
 
-def _lower_score(analysis: Analysis) -> str | None:
+def _lower_score(analysis: Analysis, min_score: float) -> str | None:
     """What half the score of use would bring, if that is a tenth of the objects, and not many times as much wrong."""
-    errors, lower = analysis.errors, analysis.score / 2
+    errors, lower = analysis.errors, max(analysis.score / 2, min_score)
     scores = errors.found["scores"]
     between = (scores >= lower) & (scores < analysis.score) & errors.seen_by_ap
     more = int((between & (errors.outcome == TRUE_POSITIVE)).sum())

@@ -39,7 +39,7 @@ def look(*scenes: tuple[list[Row], list[Row]], score: float = 0.3) -> Analysis:
 
 
 def told(analysis: Analysis) -> tuple[str, str]:
-    return verdict(analysis, CLASSES), "\n".join(advice(analysis, CLASSES, 0.45))
+    return verdict(analysis, CLASSES), "\n".join(advice(analysis, CLASSES, min_score=0.01, max_overlap=0.45))
 
 
 CAT_THERE: Row = (CAT, 0.0, 0, 80)
@@ -143,6 +143,8 @@ def test_a_lower_threshold() -> None:
         "The threshold: at a score of 0.15, in place of 0.3, 10 more objects would be found, for 10 more false "
         "detections."
     ) in tried
+    kept = advice(look(*[unsure] * 10, *[GOOD] * 10), CLASSES, min_score=0.19, max_overlap=0.45)
+    assert any("at a score of 0.19, in place of 0.3, 10 more objects would be found, for 0 more" in one for one in kept)
     assert "The threshold" not in told(look(*[unsure] * 2, *[GOOD] * 30))[1]  # hardly more
     dear = ([(CAT, 0.2, 0, 80), *[(CAT, 0.18, x, 40.0) for x in (100, 200, 300, 350)]], [CAT_THERE])
     assert "The threshold" not in told(look(*[dear] * 10, *[GOOD] * 10))[1]  # four false ones for each
@@ -198,7 +200,11 @@ def test_no_objects() -> None:
 def test_something_is_said_of_everything(case: Case, score: float) -> None:
     detections, targets = case
     analysis = analyse(detections, targets, [(32, 32)] * len(targets), 3, score=score)
-    said = [verdict(analysis, CLASSES), reading_of_scores(analysis), *advice(analysis, CLASSES, 0.45)]
+    said = [
+        verdict(analysis, CLASSES),
+        reading_of_scores(analysis),
+        *advice(analysis, CLASSES, min_score=0.01, max_overlap=0.45),
+    ]
     assert all(sentence.endswith(".") and "nan" not in sentence and "  " not in sentence for sentence in said)
     if analysis.objects:
         assert f"the mAP is {analysis.mean:.3f} at" in said[0]
