@@ -40,6 +40,7 @@ function trainingScene({ image, size: [width, height] }, number, classes) {
       taken.push({ x, y });
       const text = tag(words);
       placeTag(text, box, place);
+      text.setAttribute("class", box[1] > 24 * unit ? "ssd-tag" : "ssd-tag ssd-below");
       update(text, right ? { x: Math.min(box[2], width), "text-anchor": "end" } : { x: box[0], "text-anchor": "start" });
       text.setAttribute("data-link", classLink(label));
       return [text];
