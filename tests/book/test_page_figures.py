@@ -77,8 +77,11 @@ def test_lines_of_a_grid_are_ink_where_they_leave_a_ground_and_on_hatching() -> 
     ax.add_patch(Rectangle((3, 3), 4, 4, facecolor="none", hatch="///"))
     ax.plot([0, 10], [5, 5], color="#cccccc")  # its middle lies on the ground
     ax.plot([4, 6], [6, 6], color="#dddddd")
+    ax.add_patch(Rectangle((0.5, 0.5), 2, 2, facecolor="none", hatch="///"))  # on the paper
+    ax.plot([1, 2], [1.5, 1.5], color="#bbbbbb")
     text = drawn(figure)
     assert "#cccccc" not in text
+    assert "#bbbbbb" not in text
     assert 'stroke="#dddddd"' in text
     assert re.search(r'stroke="currentColor"[^>]*stroke-opacity="0.2"', text)
 
