@@ -169,3 +169,5 @@ class TestInTheBrowser:
         page.emulate_media(media="print")
         (drawing, words) = places()
         assert words["y"] >= drawing["y"] + drawing["height"]
+        page.set_viewport_size({"width": 390, "height": 800})  # on narrow paper a figure is small, and whole
+        assert figure.evaluate("box => box.scrollWidth <= box.clientWidth")
