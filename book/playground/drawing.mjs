@@ -69,12 +69,16 @@ function write(context, words, x, y, color) {
   context.font = "600 12px system-ui, sans-serif";
   const width = context.measureText(words).width;
   context.fillStyle = "rgb(0 0 0 / 0.72)";
-  context.fillRect(x, y - 13, width + 6, 16);
+  context.fillRect(x, y - 13, width + 11, 16);
   context.fillStyle = color;
-  context.fillText(words, x + 3, y - 1);
+  context.fillRect(x, y - 13, 5, 16);
+  context.fillStyle = "white";
+  context.fillText(words, x + 8, y - 1);
 }
 
-const colorsOf = (node) => SHAPES.map((_, i) => css(node, `--ssd-${[2, 3, 1][i]}`) || "#fff");
+const COLORS = ["var(--ssd-2)", "var(--ssd-3)", "var(--ssd-1)"]; // of the shapes, as style sheets have them
+
+const colorsOf = (node) => COLORS.map((color) => css(node, color.slice(4, -1)) || "#fff");
 
 // A scene and, by the names in `layers`, what the network makes of it.
 function drawShown(canvas, { scene, priors, positives, mined, found }, layers, minScore) {
@@ -103,7 +107,7 @@ function drawFound(context, side, found, colors, words) {
   if (!words) return;
   for (const { box, label, score } of found.slice(0, NAMED).reverse()) {
     const text = `${SHAPES[label - 1]} ${score.toFixed(2)}`;
-    write(context, text, clamp(box[0] * side, 0, side - 84), Math.max(14, box[1] * side), colors[label - 1]);
+    write(context, text, clamp(box[0] * side, 0, side - 90), Math.max(14, box[1] * side), colors[label - 1]);
   }
 }
 

@@ -22,9 +22,10 @@ class Playground {
     this.score.set(this.view.minScore);
     this.link = openSession(address, program, (report) => this.hear(report));
     addEventListener("hashchange", () => this.followLink());
+    place.closest("main")?.addEventListener("click", (event) => this.followPressed(event));
     this.own.show();
     this.followLink();
-    if (location.hash.length > 1) place.querySelector("details").open = true;
+    if (linkNote(location.hash)) place.querySelector("details").open = true;
   }
 
   post(type, value) {
@@ -32,14 +33,30 @@ class Playground {
   }
 
   followLink() {
+    if (namesPlace(location.hash)) return;
     this.post("settings", { ...DEFAULTS, ...readLink(location.hash) });
     this.note.replaceChildren(...[linkNote(location.hash)].filter(Boolean));
+  }
+
+  // A link in the text: what it sets is far above it, and the browser does nothing where one is followed twice.
+  followPressed(event) {
+    const link = event.target.closest("a[href^='#']");
+    if (!link || namesPlace(link.hash) || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    history.pushState(null, "", link.getAttribute("href"));
+    this.followLink();
+    if (link === this.share) return;
+    this.root.scrollIntoView();
+    this.play.focus({ preventScroll: true });
   }
 
   makePictures() {
     this.main = makeCanvas("The scene", 384, { class: "ssd-play-main" });
     this.gallery = Array.from({ length: GALLERY }, (_, i) =>
       makeCanvas(`Unseen scene ${i + 1}`, 96, { class: "ssd-play-small" }),
+    );
+    this.picks = this.gallery.map(({ node }, number) =>
+      button(node, () => this.look({ kind: "unseen", number }), { class: "ssd-play-pick", "aria-pressed": "false" }),
     );
     const label = "Filters of the first layer, and the maps of this scene";
     this.inside = makeCanvas(label, 384, { class: "ssd-play-inside" });
@@ -50,7 +67,7 @@ class Playground {
     ]);
     this.scoreChart = chart("mAP on scenes it never saw", [{ text: "mAP", color: "--ssd-3" }]);
     this.says = html("p", { class: "ssd-says", role: "status" });
-    this.note = html("div", {});
+    this.note = html("div", { "aria-live": "polite" });
   }
 
   makeButtons() {
@@ -90,9 +107,6 @@ class Playground {
     this.scenes = choice({ label: "Scene", options, change: (kind) => this.look({ kind }) });
     this.own = ownScene(this.main.node, (shapes) => this.look({ shapes }));
     this.controls = settingControls((settings) => this.post("settings", settings));
-    for (const [number, { node }] of this.gallery.entries()) {
-      node.addEventListener("click", () => this.look({ kind: "unseen", number }));
-    }
   }
 
   arrange() {
@@ -103,7 +117,8 @@ class Playground {
     const parts = seenIn("What these are", 3, 4, 5, 6, 7);
     const measures = seenIn("What the curves mean", 6, 10, 11);
     const charts = html("div", { class: "ssd-play-charts" }, lossChart.node, scoreChart.node);
-    return html(
+    const kinds = SHAPES.map((name, i) => [i ? ", " : " ", swatch(COLORS[i]), name]);
+    this.root = html(
       "div",
       { class: "ssd-widget ssd-playground", role: "group", "aria-label": "SSD playground" },
       this.note,
@@ -114,11 +129,12 @@ class Playground {
         html("div", { class: "ssd-panel" }, main.node, layers.node, parts, score.node, scenes.node, own.node),
         html("div", { class: "ssd-panel" }, facts.node, charts, measures, this.says),
       ),
-      heading(`${GALLERY} scenes that it never saw, with what it finds from a score of 0.3`),
-      html("div", { class: "ssd-play-gallery" }, this.gallery.map(({ node }) => node)),
+      heading([`${GALLERY} scenes that it never saw, with what it finds from a score of 0.3:`, kinds, ". Press one to see it large"]),
+      html("div", { class: "ssd-play-gallery" }, this.picks),
       folded("Settings and error lab", this.controls.node),
       folded("Inside: first filters, and the maps of this scene", this.inside.node),
     );
+    return this.root;
   }
 
   // Changes what is looked at; the session is asked where it has to compute for it.
@@ -128,6 +144,9 @@ class Playground {
     this.layers.set(view.layers);
     this.score.set(view.minScore);
     this.scenes.set(view.kind);
+    for (const [i, pick] of this.picks.entries()) {
+      pick.setAttribute("aria-pressed", String(view.kind === "unseen" && view.number === i));
+    }
     this.own.hold.active = view.kind === "own";
     this.own.node.hidden = view.kind !== "own";
     this.main.node.style.touchAction = view.kind === "own" ? "none" : "auto";
@@ -159,11 +178,14 @@ class Playground {
     this.draw();
   }
 
-  describe({ scene, found, steps, scores }) {
+  describe({ scene, found, steps, scores, gallery }) {
     const sure = found.filter(({ score }) => score >= this.view.minScore);
     const count = scene.boxes.length;
     const words = foundText(sure);
     this.main.node.setAttribute("aria-label", `A scene with ${count} shape${count === 1 ? "" : "s"}; found: ${words}`);
+    for (const [i, pick] of this.picks.entries()) {
+      pick.setAttribute("aria-label", `Unseen scene ${i + 1}; found: ${foundText(gallery[i].found)}`);
+    }
     const end = this.losses.at(-1);
     const sentence =
       end && !Number.isFinite(end.confidence + end.localization)

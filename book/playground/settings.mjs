@@ -36,6 +36,9 @@ function readLink(hash) {
   return settings;
 }
 
+// A fragment such as "#the-error-lab" leads to a heading of the page, and leaves the settings alone.
+const namesPlace = (hash) => hash.length > 1 && !hash.includes("=");
+
 const linkText = (value) => (value === Infinity ? "all" : String(value));
 
 function makeLink(settings) {
@@ -58,7 +61,7 @@ function linkNote(hash) {
   ]);
   const from = Number(new URLSearchParams(hash.replace(/^#/, "")).get("chapter"));
   const back = Object.hasOwn(CHAPTERS, from) ? [" ", chapterLink(from, "Back to "), "."] : [];
-  return html("p", { class: "ssd-play-note" }, "The link has set ", parts, ". Press Start. ", html("a", { href: "#" }, "Take it back"), ".", back);
+  return html("p", { class: "ssd-play-note" }, "The link has set ", parts, ". Press Start, or Start again for random weights. ", html("a", { href: "#" }, "Take it back"), ".", back);
 }
 
 // One list for each setting; `change` gets what was chosen. Those that need a new network are in a group of their own.

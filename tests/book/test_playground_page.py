@@ -144,6 +144,43 @@ def test_a_link_from_a_chapter_says_what_it_has_set_and_leads_back(playground: O
     assert note.count() == 0
 
 
+def test_a_link_in_the_text_sets_it_twice_and_shows_it_and_one_to_a_heading_sets_nothing(
+    playground: OpenPlayground,
+) -> None:
+    page = playground(height=600)
+    page.evaluate(
+        """document.querySelector('main').insertAdjacentHTML('beforeend', '<p style="margin-top: 2000px">'
+        + '<a href="#noise=0.2">Noise</a> <a href="#">Usual</a> <a href="#lab">Lab</a></p><h2 id="lab">Lab</h2>')"""
+    )
+    for _ in range(2):
+        page.get_by_role("link", name="Noise").click()
+        page.wait_for_function(f"{PLACE}.last.settings.noise === 0.2")
+        assert page.locator(".ssd-play-note").is_visible()
+        assert page.evaluate("scrollY") < 300  # the playground, where something has changed
+        assert page.evaluate("document.activeElement.textContent") == "Start"
+        page.evaluate(f"{PLACE}.post('settings', {{ noise: 0 }})")
+        page.wait_for_function(f"{PLACE}.last.settings.noise === 0")
+    page.get_by_role("link", name="Lab").click()
+    page.wait_for_function("location.hash === '#lab'")
+    press(page, "One step")
+    page.wait_for_function(f"{PLACE}.last.steps === 1")
+    assert report(page, "settings.noise") == 0
+    page.get_by_role("link", name="Usual").press("Enter")
+    page.wait_for_function(f"{PLACE}.last.settings.noise === 0.03")
+
+
+def test_unseen_scenes_are_chosen_by_keyboard(playground: OpenPlayground) -> None:
+    page = playground()
+    picks = page.get_by_role("button", name="Unseen scene")
+    assert picks.count() == 8
+    picks.nth(4).press("Enter")
+    page.wait_for_function("document.querySelectorAll('.ssd-play-pick')[4].getAttribute('aria-pressed') === 'true'")
+    assert page.get_by_label("never seen").is_checked()
+    page.wait_for_function(f"{PLACE}.last.scene.pixels.every((p, i) => p === {PLACE}.last.gallery[4].pixels[i])")
+    page.get_by_label("of the last batch").check()
+    assert picks.nth(4).get_attribute("aria-pressed") == "false"
+
+
 def test_each_part_leads_to_the_chapter_that_explains_it(playground: OpenPlayground) -> None:
     page = playground()
     page.get_by_text("Settings and error lab").click()
