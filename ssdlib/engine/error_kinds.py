@@ -2,7 +2,9 @@
 
 Source: Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors" (2020), and the order in which
 its program asks where several kinds fit. The program differs from us in what is a true positive (COCO's rule; ours is
-VOC's, that of `ssdlib.metrics.evaluate`) and in AP (101 recalls; ours is the area or 11 points).
+VOC's, that of `ssdlib.metrics.evaluate`), in AP (101 recalls; ours is the area or 11 points), and in the classes of the
+mean. It counts a class that has detections and no object as 0; we leave it out. It leaves out a class with no detection
+and, once mended, nothing to find; here that is 1.
 """
 
 from __future__ import annotations

@@ -329,6 +329,8 @@ def test_of_many_classes_the_most_confused_are_drawn() -> None:
 
 
 def test_a_window_holds_its_box() -> None:
+    assert window([100, 100, 120, 110], (600, 300)) == (10, 55, 210, 155)  # a third of the width, and of the height
+    assert window([0, 0, 200, 150], (600, 300)) == (0, 0, 600, 300)
     torch.manual_seed(0)
     for _ in range(200):
         size = (int(torch.randint(1, 400, ())), int(torch.randint(1, 400, ())))
