@@ -139,9 +139,11 @@ def test_a_link_from_a_chapter_says_what_it_has_set_and_leads_back(playground: O
     page.keyboard.press("Enter")
     page.wait_for_function(f"{PLACE}.last.settings.threshold === 0.5")
     assert note.count() == 0
-    page.evaluate("location.hash = '#threshold=0.5&chapter=constructor'")  # as it is anyway, and no chapter
-    page.wait_for_function(f"{PLACE}.last.settings.everyObject === true")
+    page.evaluate("location.hash = '#threshold=0.5&chapter=5'")  # as it is anyway
     assert note.count() == 0
+    page.evaluate("location.hash = '#threshold=0.7&chapter=99'")
+    note.wait_for()
+    assert note.get_by_role("link", name="Back to").count() == 0
 
 
 def test_a_link_in_the_text_sets_it_twice_and_shows_it_and_one_to_a_heading_sets_nothing(
