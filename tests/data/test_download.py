@@ -132,7 +132,8 @@ def test_the_published_archives():
     datasets = pytest.importorskip("torchvision.datasets.voc").DATASET_YEAR_DICT
     for name, key in (("2007-trainval", "2007"), ("2007-test", "2007-test"), ("2012-trainval", "2012")):
         archive, known = VOC_ARCHIVES[name], datasets[key]
-        assert (archive.url, archive.filename, archive.md5) == (known["url"], known["filename"], known["md5"])
+        ours, theirs = (url.partition("/pascal/")[2] for url in (archive.url, known["url"]))  # the host has moved once
+        assert (ours, archive.filename, archive.md5) == (theirs, known["filename"], known["md5"])
         assert f"VOCdevkit/{archive.folder}" == Path(known["base_dir"]).as_posix()
     assert sum(a.images for a in VOC_ARCHIVES.values() if a.image_set == "trainval") == 16551
 

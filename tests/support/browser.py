@@ -24,6 +24,7 @@ OpenPage = Callable[..., "Page"]
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium: the system's, or else the one that Playwright installed."""
+    pytest.importorskip("playwright", reason="no Playwright for the tests in a browser")
     import chromium
     from playwright.sync_api import Error, sync_playwright
 
