@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ssdlib.cli.common import clear_errors, example, printable
-from ssdlib.cli.outputs import require_outside, require_writable, some_path
+from ssdlib.cli.outputs import require_ending, require_outside, require_writable, some_path
 from ssdlib.data import check_dataset, convert_dataset, make_sheet, make_toy_voc, open_dataset, split_dataset
 from ssdlib.data.download import VOC_ARCHIVES, download_voc
 from ssdlib.data.files import write_text
@@ -201,6 +201,7 @@ def show(
     the numbers.
     """
     with clear_errors():
+        require_ending(out, {".html"})  # and so no image or label is replaced
         require_writable(out)
         require_outside(out, [root])
         name = choose_set(root, image_set)

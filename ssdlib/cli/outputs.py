@@ -34,7 +34,7 @@ def some_path(text: str) -> Path:
 
 
 def require_ending(output: Path, endings: Collection[str]) -> None:
-    """Refuse the name of a picture that does not say its format.
+    """Refuse the name of a file that does not say its format: it may be a slip, and the file of another kind there.
 
     Args:
         output: file to write.
@@ -45,7 +45,8 @@ def require_ending(output: Path, endings: Collection[str]) -> None:
     """
     if output.suffix.lower() not in endings:
         what = f"the ending {output.suffix} is not supported" if output.suffix else "the name has no ending"
-        raise ValueError(f"{output} cannot be written: {what}; take one such as {output.with_suffix('.png')}")
+        example = output.with_suffix(".png" if ".png" in endings else min(endings))
+        raise ValueError(f"{output} cannot be written: {what}; take one such as {example}")
 
 
 def require_writable(output: Path, inputs: Iterable[Path] = ()) -> None:

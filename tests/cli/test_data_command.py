@@ -134,3 +134,10 @@ def test_show_writes_a_page(tmp_path: Path):
         assert message in result.output
     assert not (tmp_path / "other.html").exists()
     assert "choose another folder" in call("data", "show", root, "--out", root / "Annotations" / "x.html").output
+    photograph = root / "JPEGImages" / "a.png"
+    before = photograph.read_bytes()
+    result = call("data", "show", root, "--out", photograph)  # a slip of the hand must not cost a photograph
+    assert result.exit_code == 2
+    assert "the ending .png is not supported; take one such as" in result.output
+    assert "a.html" in result.output
+    assert photograph.read_bytes() == before
