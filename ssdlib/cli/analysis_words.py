@@ -40,7 +40,8 @@ _OF = {
     "missed": "missed objects",
 }
 _LEAST_COST = 0.005  # of an mAP: below it, a kind is not worth a sentence
-_FEW_OBJECTS = 500
+_FEW_OBJECTS = 500  # two standard errors of a share are up to 1 / sqrt(objects): several hundredths below
+_VERY_FEW_OBJECTS = 100  # a tenth and more below
 _ENOUGH = 20  # objects or detections that a comparison needs on each side
 
 
@@ -77,9 +78,9 @@ def verdict(analysis: Analysis, classes: Sequence[str]) -> str:
     if max(alarms, lost) >= _LEAST_COST:
         said.append(f"All false detections together cost {alarms:.3f}, all objects that are not found {lost:.3f}.")
     if analysis.objects < _FEW_OBJECTS:
+        much = "a tenth or more" if analysis.objects < _VERY_FEW_OBJECTS else "several hundredths"
         said.append(
-            f"With {_counted(analysis.objects, 'object')}, another set of images could move these figures by several "
-            f"hundredths."
+            f"With {_counted(analysis.objects, 'object')}, another set of images could move these figures by {much}."
         )
     return " ".join(said)
 

@@ -51,9 +51,13 @@ def test_a_perfect_detector() -> None:
     said, tried = told(look(*[GOOD] * 30))
     assert said == (
         "On 30 images with 30 objects, the mAP is 1.000 at an IoU of 0.5. No kind of error by itself costs as much as "
-        "0.005 of it. With 30 objects, another set of images could move these figures by several hundredths."
+        "0.005 of it. With 30 objects, another set of images could move these figures by a tenth or more."
     )
     assert tried == ""
+
+
+def test_more_objects_make_the_warning_smaller() -> None:
+    assert "could move these figures by several hundredths" in told(look(*[GOOD] * 100))[0]
 
 
 def test_many_objects_need_no_warning() -> None:
