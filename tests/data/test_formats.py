@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -443,8 +445,10 @@ def test_formats_are_told_apart(tmp_path: Path):
     with pytest.raises(ValueError, match=r"2 formats \(voc: .*a.xml; yolo: .*a.txt\): choose one with --from"):
         read_source(tmp_path)
     assert read_source(tmp_path, "voc").format == "voc"
-    with pytest.raises(ValueError, match="no file of labels in the format cvat"):
+    with pytest.raises(ValueError, match="no labelled image was found as cvat"):
         read_source(tmp_path, "cvat")
+    with pytest.raises(ValueError, match=r"no file of labels in the format coco: no \*\.json"):
+        read_source(picture(tmp_path / "bare" / "a.jpg").parent, "coco")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_source(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="is an archive: unpack it"):
@@ -464,3 +468,52 @@ def test_images_are_looked_up_in_the_folder_alone(tmp_path: Path):
     for name in ("a.jpg", "../outside.jpg", str(outside), "", "..", "\x1b[31m"):
         with pytest.raises(LookupError):
             images.find(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content", "message"),
+    [
+        ("coco", "train.json", json.dumps(COCO)[:-5], "not readable as JSON"),
+        ("cvat", "all.xml", '<!DOCTYPE x [<!ENTITY a "b">]><annotations/>', "not readable as XML"),
+        ("openimages", "boxes.csv", "ImageID,Label\na,cat\n", "no table of boxes of Open Images: .*'LabelName'"),
+    ],
+)
+def test_a_format_that_is_named_says_what_is_wrong(name: str, file: str, content: str, message: str, tmp_path: Path):
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / file, content)
+    with pytest.raises(ValueError, match="name one with --from to see what fails"):
+        read_source(tmp_path)
+    with pytest.raises(ValueError, match=f"{file}.*{message}"):
+        read_source(tmp_path, name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this file system")
+def test_images_and_labels_are_files(tmp_path: Path):
+    """A folder or a pipe of such a name is none: reading a pipe would wait for ever."""
+    picture(tmp_path / "a.jpg")
+    text(tmp_path / "a.txt", "0 .5 .5 .2 .2\n")
+    text(tmp_path / "classes.txt", "cat\n")
+    for name in ("b.txt", "b.json", "b.csv", "b.xml", "b.yaml", "c.jpg"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "d.jpg").mkdir()
+    (tmp_path / "d.txt").mkdir()
+    read = read_source(tmp_path)
+    assert (read.format, read.objects, read.findings) == ("yolo", 1, [])
+    assert [image.image_path.name for image in read.images] == ["a.jpg"]
+
+
+def test_names_are_the_same_in_every_normal_form(tmp_path: Path):
+    """A Mac writes é as e and an accent into the names of files, and other tools write one letter into labels."""
+    one, two = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    picture(tmp_path / f"{two}.jpg")
+    text(
+        tmp_path / "x.json",
+        json.dumps(
+            {
+                "imagePath": f"{one}.jpg",
+                "shapes": [{**shape("rectangle", (1, 1), (9, 9)), "label": label} for label in (one, two)],
+            }
+        ),
+    )
+    read = read_source(tmp_path)
+    assert (len(read.images), read.classes, read.left_out) == (1, (one,), {})

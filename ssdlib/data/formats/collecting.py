@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -74,6 +75,25 @@ def refusal(kind: str, detail: str) -> Cleaner:
     return lambda size: (None, [Note(kind, "refused", detail)])
 
 
+def files_below(root: Path, pattern: str) -> list[Path]:
+    """Files below a folder whose names fit a pattern, sorted; what is hidden, a folder or a pipe is none."""
+    return [path for path in sorted(root.rglob(pattern)) if path.is_file() and not _is_hidden(path.relative_to(root))]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+def _key(name: str) -> str:
+    """A name as it is looked up: without capitals, and é in one letter, which Macs write as e and an accent."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
+def _class(name: str) -> str:
+    """A name of a class as it is taken: é is the same class in one letter or two. Raises as `check_name`."""
+    return check_name(unicodedata.normalize("NFC", name.strip()), "the class")
+
+
 class ImageFiles:
     """The images below a folder. Names in labels are only looked up here: none can lead out of the folder."""
 
@@ -82,13 +102,13 @@ class ImageFiles:
         self.paths: list[Path] = []
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for folder, inner, files in os.walk(root):
-            inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+            inner[:] = sorted(name for name in inner if not _is_hidden(Path(name)))
             for name in sorted(files):
                 path = Path(folder, name)
-                if path.suffix.lower() in IMAGE_ENDINGS and not name.startswith("."):
+                if path.suffix.lower() in IMAGE_ENDINGS and not _is_hidden(Path(name)) and path.is_file():
                     self.paths.append(path)
-                    self._by_name[name.lower()].append(path)
-                    self._by_name[path.stem.lower()].append(path)
+                    self._by_name[_key(name)].append(path)
+                    self._by_name[_key(path.stem)].append(path)
         self._known = set(self.paths)
 
     def find(self, name: str, beside: Path | None = None) -> Path:
@@ -106,7 +126,7 @@ class ImageFiles:
             path = None if folder is None else Path(os.path.normpath(folder.joinpath(*parts)))
             if path in self._known:
                 return path
-        last = parts[-1].lower() if parts else ""
+        last = _key(parts[-1]) if parts else ""
         found = self._by_name.get(last) or self._by_name.get(Path(last).stem, [])
         if not found:
             raise LookupError(f"no image {printable(name)!r} in {self.root}")
@@ -124,7 +144,7 @@ class ImageFiles:
 def _common_tail(a: Sequence[str], b: Sequence[str]) -> int:
     count = 0
     for x, y in zip(reversed(a), reversed(b), strict=False):
-        if x.lower() != y.lower():
+        if _key(x) != _key(y):
             break
         count += 1
     return count
@@ -157,7 +177,7 @@ class Collector:
         """Take over a list of classes, in its order; names that stand in none follow, sorted."""
         for name in names:
             try:
-                self._classes[check_name(name.strip(), "the class")] = None
+                self._classes[_class(name)] = None
             except ValueError as error:
                 self.lose(path, "class name", str(error))
 
@@ -195,7 +215,7 @@ class Collector:
         refused: Counter[str] = Counter()
         for index, item in enumerate(objects):
             try:
-                name = check_name(item.name.strip(), "the class")
+                name = _class(item.name)
             except ValueError as error:
                 box, notes = None, [Note("class name", "refused", str(error))]
             else:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ssdlib.data.formats.collecting import ImageFiles, Source
+from ssdlib.data.formats.collecting import ImageFiles, Source, files_below
 from ssdlib.data.formats.cvat import read_cvat
 from ssdlib.data.formats.labelme import is_labelme, read_labelme
 from ssdlib.data.formats.layouts import read_coco, read_voc, root_of
@@ -16,6 +16,7 @@ from ssdlib.data.formats.openimages import is_openimages, read_openimages
 from ssdlib.data.formats.yolo import NAME_FILES, is_labels, read_yolo
 
 FORMATS = ("yolo", "coco", "voc", "labelme", "cvat", "openimages")
+_TABLES = {"coco": "*.json", "cvat": "*.xml", "openimages": "*.csv"}  # formats with one file for many images
 _LOOK_AT = 50  # files of a kind, to tell what they are
 
 
@@ -55,8 +56,10 @@ def read_source(source: Path, name: str | None = None, images: Path | None = Non
     root = source if source.is_dir() else source.parent
     found = ImageFiles(root if images is None else images)
     files = evidence.get(name, [])
-    if name in ("coco", "cvat", "openimages") and not files:
-        raise ValueError(f"{source} has no file of labels in the format {name}")
+    if name in _TABLES and not files:  # perhaps one of these is damaged: its reader says how
+        files = _fitting(source, _TABLES[name])
+        if not files:
+            raise ValueError(f"{source} has no file of labels in the format {name}: no {_TABLES[name]}")
     readers: dict[str, Callable[[], Source]] = {
         "yolo": lambda: read_yolo(root, found),
         "coco": lambda: read_coco(files, root, found),
@@ -75,20 +78,14 @@ def find_labels(source: Path) -> dict[str, list[Path]]:
     def note(kind: str, path: Path) -> None:
         found.setdefault(kind, []).append(path)
 
-    def files(pattern: str) -> list[Path]:
-        if source.is_file():
-            return [source] if source.match(pattern) else []
-        there = sorted(source.rglob(pattern))
-        return [path for path in there if not any(part.startswith(".") for part in path.relative_to(source).parts)]
-
-    xml = files("*.xml")
+    xml = _fitting(source, "*.xml")
     for path in xml:
         if "voc" in found and len(xml) > _LOOK_AT:
             break  # one file for each image: they are all alike
         kind = {"annotation": "voc", "annotations": "cvat"}.get(root_of(path) or "")
         if kind:
             note(kind, path)
-    for path in files("*.json"):
+    for path in _fitting(source, "*.json"):
         if len(found.get("labelme", ())) == _LOOK_AT:
             break
         content = _json(path)
@@ -98,17 +95,25 @@ def find_labels(source: Path) -> dict[str, list[Path]]:
             isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
         ):
             note("coco", path)
-    for path in files("*.csv"):
+    for path in _fitting(source, "*.csv"):
         if is_openimages(path):
             note("openimages", path)
     texts = [
-        path for path in files("*.txt") if path.name.lower() not in (*NAME_FILES, "train.txt", "val.txt", "test.txt")
+        path
+        for path in _fitting(source, "*.txt")
+        if path.name.lower() not in (*NAME_FILES, "train.txt", "val.txt", "test.txt")
     ]
     for path in islice(texts, _LOOK_AT):
         if is_labels(path):
             note("yolo", path)
             break
     return found
+
+
+def _fitting(source: Path, pattern: str) -> list[Path]:
+    if source.is_file():
+        return [source] if source.match(pattern) else []
+    return files_below(source, pattern)
 
 
 def _json(path: Path) -> Any:

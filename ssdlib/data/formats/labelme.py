@@ -8,7 +8,16 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ssdlib.data.formats.collecting import Collector, ImageFiles, LabelledObject, Source, around, edges, refusal
+from ssdlib.data.formats.collecting import (
+    Collector,
+    ImageFiles,
+    LabelledObject,
+    Source,
+    around,
+    edges,
+    files_below,
+    refusal,
+)
 from ssdlib.data.names import said, shown
 
 _WITH_POINTS = ("polygon", "rectangle", "oriented_rectangle", "mask")
@@ -22,7 +31,7 @@ def read_labelme(root: Path, images: ImageFiles) -> Source:
     """
     found = Collector("labelme", root)
     seen = set()
-    for path in sorted(root.rglob("*.json")):
+    for path in files_below(root, "*.json"):
         try:
             content = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:

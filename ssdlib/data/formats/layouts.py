@@ -10,7 +10,7 @@ from defusedxml import ElementTree
 
 from ssdlib.data.annotations import Box, Note, clean_box, read_annotation
 from ssdlib.data.coco import clean_bbox, parse_instances
-from ssdlib.data.formats.collecting import Cleaner, Collector, ImageFiles, LabelledObject, Size, Source
+from ssdlib.data.formats.collecting import Cleaner, Collector, ImageFiles, LabelledObject, Size, Source, files_below
 from ssdlib.data.voc import read_image_set
 
 
@@ -25,7 +25,7 @@ def read_voc(root: Path, images: ImageFiles, one_based: bool = True) -> Source:
     """
     found = Collector("voc", root)
     by_id, from_zero = {}, 0
-    for path in sorted(root.rglob("*.xml")):
+    for path in files_below(root, "*.xml"):
         if not is_voc(path):
             continue
         try:

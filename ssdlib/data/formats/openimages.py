@@ -7,10 +7,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdlib.data.formats.collecting import Collector, ImageFiles, LabelledObject, Source, fractions, refusal
+from ssdlib.data.formats.collecting import (
+    Collector,
+    ImageFiles,
+    LabelledObject,
+    Source,
+    files_below,
+    fractions,
+    refusal,
+)
 from ssdlib.data.names import said, shown
 
 CORNERS = ("XMin", "YMin", "XMax", "YMax")
+_COLUMNS = {"ImageID", "LabelName", *CORNERS}
 
 
 def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> Source:
@@ -32,6 +41,8 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
             with path.open(encoding="utf-8-sig", newline="") as file:
                 table = csv.DictReader(file)
                 table.fieldnames = [name.strip() for name in table.fieldnames or ()]
+                if lacking := sorted(_COLUMNS - set(table.fieldnames)):
+                    raise csv.Error(f"its first line has no {lacking[0]!r}")
                 for row in table:
                     rows[row["ImageID"]].append(row)
         except (csv.Error, UnicodeDecodeError) as error:
@@ -62,12 +73,12 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
 def is_openimages(path: Path) -> bool:
     """Whether the first line of a table is that of the boxes of Open Images."""
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        return {"ImageID", "LabelName", *CORNERS} <= {cell.strip() for cell in file.readline(10_000).split(",")}
+        return {cell.strip() for cell in file.readline(10_000).split(",")} >= _COLUMNS
 
 
 def _words(root: Path) -> dict[str, str]:
     words = {}
-    for path in sorted(root.rglob("*class-descriptions*.csv")):
+    for path in files_below(root, "*class-descriptions*.csv"):
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 words.update({row[0]: row[1] for row in csv.reader(file) if len(row) >= 2 and row[0] != "LabelName"})

@@ -13,6 +13,7 @@ from ssdlib.data.formats.collecting import (
     LabelledObject,
     Source,
     around,
+    files_below,
     fractions,
     refusal,
 )
@@ -49,7 +50,7 @@ def read_yolo(root: Path, images: ImageFiles) -> Source:
     used = set()
     unlabelled = 0
     sets = _sets(settings, images)
-    label_files = set(root.rglob("*.txt"))
+    label_files = set(files_below(root, "*.txt"))
     for image in images.paths:
         labels = next((path for path in _label_paths(image, root) if path in label_files), None)
         image_set = sets.get(image) if sets else _set_of(image, root)
@@ -81,7 +82,7 @@ def class_names(root: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
     Raises:
         ValueError: there are no names, or a file with them is damaged; the message names it.
     """
-    for path in sorted(p for ending in ("*.yaml", "*.yml") for p in (*root.glob(ending), *root.glob(f"*/{ending}"))):
+    for path in sorted(p for ending in ("*.yaml", "*.yml") for p in _near(root, ending)):
         settings = _load_yaml(path)
         names = settings.get("names")
         if isinstance(names, dict) and names:
@@ -93,13 +94,18 @@ def class_names(root: Path) -> tuple[tuple[str, ...], dict[str, Any]]:
         if isinstance(names, list) and names:
             return _checked([str(name) for name in names], path), settings
     for name in NAME_FILES:
-        for path in sorted((*root.glob(name), *root.glob(f"*/{name}"))):
+        for path in sorted(_near(root, name)):
             lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             return _checked([line.strip() for line in lines if line.strip()], path), {}
     raise ValueError(
         f"{root} does not say what its classes are called: it needs a data.yaml with names, or a classes.txt "
         f"with a name in each line, in the order of the numbers"
     )
+
+
+def _near(root: Path, pattern: str) -> list[Path]:
+    """Files in a folder, and in the folders in it."""
+    return [path for path in (*root.glob(pattern), *root.glob(f"*/{pattern}")) if path.is_file()]
 
 
 class _Loader(yaml.SafeLoader):
