@@ -78,7 +78,7 @@ function flowSquares(network, { image, gap, choose }) {
     const depends = (part) => {
       const [x0, y0, x1, y1] = part ?? [0, 0, 0, 0];
       update(field, boxAttributes([box.x + x0 * side, box.y + y0 * side, box.x + x1 * side, box.y + y1 * side]));
-      field.style.display = part ? "" : "none";
+      field.classList.toggle("ssd-absent", !part);
     };
     return { node, rim, depends };
   });

@@ -76,7 +76,7 @@ function mapStage(pick) {
   const show = ({ side, tiles, i }, { row, column }) => {
     now = { side, row, column };
     const size = MAP_SIDE / side;
-    content.node.style.display = tiles[i]?.href ? "" : "none";
+    content.node.classList.toggle("ssd-absent", !tiles[i]?.href);
     if (tiles[i]?.href) content.set(tiles[i]);
     const lines = Array.from({ length: side < 41 ? side - 1 : 0 }, (_, k) => (k + 1) * size);
     update(grid, { d: lines.map((at) => `M${at} 0V${MAP_SIDE}M0 ${at}H${MAP_SIDE}`).join("") });
