@@ -19,7 +19,7 @@ from ssdlib.engine import run_folder
 from ssdlib.engine.run_lock import LOCK
 
 _OF_A_RUN = {run_folder.CONFIG, run_folder.LOG, run_folder.STATE, run_folder.MODEL, run_folder.BEST, LOCK}
-_OF_A_DATASET = ("Annotations", "ImageSets", "annotations")
+_OF_A_DATASET = ("Annotations", "ImageSets", "JPEGImages", "annotations", "images")
 
 
 def some_path(text: str) -> Path:
@@ -78,7 +78,7 @@ def require_writable(output: Path, inputs: Iterable[Path] = ()) -> None:
 
 
 def require_outside(output: Path, datasets: Iterable[Path]) -> None:
-    """Refuse a file among the annotations and image sets of data sets.
+    """Refuse a file among the annotations, image sets and images of data sets, also of sets that are not read now.
 
     Raises:
         ValueError: if it is there.

@@ -123,14 +123,17 @@ def convert_dataset(
         progress: show a bar on stderr.
 
     Raises:
-        FileExistsError: `out` holds something.
+        FileExistsError: `out` holds something, or is the current folder.
         FileNotFoundError: the source is missing.
         ValueError: nothing could be read; `out` lies in the source; or what was written is not what is read back.
     """
     source, out = Path(source), Path(out)
+    place = Path(os.path.realpath(out))  # a link stays, and what it leads to is made
+    if place == Path.cwd():
+        raise FileExistsError(f"{out} is the current folder: choose another")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists: choose another folder")
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+    if source.is_dir() and place.is_relative_to(source.resolve()):
         raise ValueError(f"{out} lies in {source}, which is read: choose another folder")
     read = read_source(source, labels, None if images is None else Path(images), one_based=one_based)
     read = _without_thin(read, layout)
@@ -138,17 +141,17 @@ def convert_dataset(
     names = _file_names(read.images)
     own = {name: s for name, s in read.sets.items() if name != ALL and 0 < len(s) < len(read.images)}
     sets = {ALL: list(range(len(read.images))), **own}
-    out.resolve().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.resolve().parent) as folder, space_for(out):
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name[:40]}-", dir=place.parent) as folder, space_for(out):
         made = Path(folder) / "set"
-        write, place = (_write_coco, "images") if layout == "coco" else (_write_voc, "JPEGImages")
-        (made / place).mkdir(parents=True)
+        write, beside = (_write_coco, "images") if layout == "coco" else (_write_voc, "JPEGImages")
+        (made / beside).mkdir(parents=True)
         together = zip(read.images, names, strict=True)
         for image, name in tqdm(together, "copying", len(names), unit="image", disable=not progress):
             if link:
-                (made / place / name).symlink_to(image.image_path.resolve())
+                (made / beside / name).symlink_to(image.image_path.resolve())
             else:
-                shutil.copyfile(image.image_path, made / place / name)
+                shutil.copyfile(image.image_path, made / beside / name)
         write(made, read, names, sets)
         _require_same(made, read, layout, names)
         counts = Counter(int(label) for image in read.images for label in image.labels)
@@ -166,9 +169,9 @@ def convert_dataset(
             notes=tuple(notes),
         )
         (made / REPORT).write_text(done.text() + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        os.replace(made, out)
+        if place.exists():
+            place.rmdir()
+        os.replace(made, place)
     return done
 
 

@@ -140,4 +140,8 @@ def test_show_writes_a_page(tmp_path: Path):
     assert result.exit_code == 2
     assert "the ending .png is not supported; take one such as" in result.output
     assert "a.html" in result.output
+    for place in ("JPEGImages", "images"):  # of a photograph that is in another set than the one that is shown
+        result = call("data", "show", root, "--out", root / place / "a.html")
+        assert result.exit_code == 2
+        assert "which is read: choose another folder" in result.output
     assert photograph.read_bytes() == before

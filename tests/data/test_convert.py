@@ -239,6 +239,21 @@ def test_nothing_is_left_behind_or_replaced(tmp_path: Path):
     assert not done.ok
 
 
+def test_a_folder_to_fill_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = by_globox(tmp_path / "source", "openimages")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "new").symlink_to("nowhere")
+    for name, place in (("link", "empty"), ("new", "nowhere")):
+        convert_dataset(source, tmp_path / name, progress=False)
+        assert (tmp_path / name).is_symlink()
+        assert len(open_dataset(tmp_path / place, "all", progress=False)) == 3
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(FileExistsError, match=r"\. is the current folder: choose another"):
+        convert_dataset(source, ".", progress=False)
+
+
 def test_images_elsewhere(tmp_path: Path):
     source = by_globox(tmp_path / "source", "openimages")
     (source / "images").rename(tmp_path / "photographs")
