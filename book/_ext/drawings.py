@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ def width_class(size: tuple[float, float], letters: float = 0) -> list[str]:
     factor = max(LETTERS / letters if letters else 0, HEIGHT / height if height else 0)
     steps = min(-(-width * factor // STEP), width // STEP)
     return [f"least-{steps * STEP:.0f}"] if steps * STEP > PHONE else []
+
+
+def has_margin(page: str, theme_options: Mapping[str, Any]) -> bool:
+    """Whether a page has a list of contents beside it, which makes room for captions; the theme's script needs it."""
+    items = theme_options.get("secondary_sidebar_items", {})
+    return not (isinstance(items, dict) and items.get(page) == [])
 
 
 def _style_to_attributes(element: ET.Element) -> None:
@@ -227,7 +233,8 @@ class DrawOnPage(SphinxPostTransform):
             path = Path(image["uri"])
             if not path.is_absolute():
                 path = Path(self.app.srcdir) / path
-            if isinstance(image.parent, nodes.figure) and image.parent.next_node(nodes.caption):
+            captioned = isinstance(image.parent, nodes.figure) and image.parent.next_node(nodes.caption)
+            if captioned and has_margin(self.env.docname, self.config.html_theme_options):
                 image.parent["classes"].append("margin-caption")  # the theme's: its contents make room for it
             if path.suffix == ".svg" and re.fullmatch(r"[0-9a-f]{64}", path.stem):  # an output's name is its checksum
                 drawing = themed(path.read_text(encoding="utf-8"), number, image.get("alt", ""))

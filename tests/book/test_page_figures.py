@@ -9,6 +9,7 @@ import docstrings
 import drawings
 import matplotlib
 import pytest
+import yaml
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from support.browser import OpenPage, violations
 
@@ -99,6 +100,14 @@ def test_lines_of_a_grid_are_ink_where_they_leave_a_ground_and_on_hatching() -> 
 )
 def test_how_wide_a_figure_has_to_be(size: tuple[float, float], letters: float, classes: list[str]) -> None:
     assert drawings.width_class(size, letters) == classes
+
+
+def test_captions_stay_below_on_pages_without_contents_beside_them() -> None:
+    config = yaml.safe_load((STATIC.parents[1] / "_config.yml").read_text(encoding="utf-8"))
+    options = config["sphinx"]["config"]["html_theme_options"]
+    assert drawings.has_margin("book/02_boxes", options)
+    assert not drawings.has_margin("book/index", options)
+    assert drawings.has_margin("page", {})
 
 
 def test_every_width_has_its_rule() -> None:
