@@ -245,7 +245,9 @@ def test_json_alone(evil: tuple[Path, Path], tmp_path: Path) -> None:
     assert "leave out --out" in refused("analyse", run, "--data", root, "--json", file, "--out", tmp_path / "why")
     before = file.read_bytes()
     picture = root / "JPEGImages" / "b.png"
-    assert "would replace" in refused("analyse", run, "--data", root, "--json", picture, *CPU)
+    assert "which is read" in refused("analyse", run, "--data", root, "--json", picture, *CPU)
+    (tmp_path / "alias.json").hardlink_to(picture)
+    assert "would replace" in refused("analyse", run, "--data", root, "--json", tmp_path / "alias.json", *CPU)
     assert file.read_bytes() == before
 
 

@@ -142,13 +142,16 @@ def test_evaluate_never_replaces_its_data(run: Path, tmp_path: Path, no_network:
     before = contents(root)
     asked = ("evaluate", run, "--data", root, *CPU)
     image = root / "JPEGImages" / "a.png"
-    assert f"would replace {image}" in refused(*asked, "--plot", image).replace("\n", "")
+    for option in ("--plot", "--confusion"):
+        for picture in ("a.png", "of_another_set.png"):
+            assert "which is read" in refused(*asked, option, image.with_name(picture))
     for file in ("Annotations/a.xml", "Annotations/new.json", "ImageSets/Main/test.txt"):
         assert "which is read" in refused(*asked, "--json", root / file)
     same = tmp_path / "same.png"
     assert "are the same file" in refused(*asked, "--json", same, "--plot", tmp_path / "cats" / ".." / "same.png")
     assert "are the same file" in refused(*asked, "--plot", same, "--confusion", same)
-    assert f"would replace {image}" in refused(*asked, "--confusion", image).replace("\n", "")
+    os.link(image, tmp_path / "alias.png")
+    assert f"would replace {image}" in refused(*asked, "--confusion", tmp_path / "alias.png").replace("\n", "")
     assert contents(root) == before
 
 
