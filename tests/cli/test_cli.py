@@ -196,6 +196,8 @@ def test_a_run_is_never_overwritten(toy: Path, run: Path):
 
 @pytest.mark.parametrize("command", ["evaluate", "analyse", "detect", "export", "bench", "track"])
 def test_no_checkpoint(toy: Path, tmp_path: Path, command: str):
+    if command == "track":
+        pytest.importorskip("scipy")  # of the extra: its absence is told first
     rest = {
         "evaluate": ["--data", toy],
         "analyse": ["--data", toy, "--out", tmp_path / "why"],
