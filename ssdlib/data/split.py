@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.data.check import table
 from ssdlib.data.coco import coco_set_names, instances_path
-from ssdlib.data.files import write_text
+from ssdlib.data.files import replaced
 from ssdlib.data.names import printable
 from ssdlib.data.near_duplicates import ALIKE, THRESHOLD, groups_of, look
 from ssdlib.data.opening import choose_set, open_dataset
@@ -243,20 +244,25 @@ def _objects(dataset: AnnotatedDataset, members: Sequence[int]) -> npt.NDArray[n
 def _write(
     root: Path, coco: bool, source: str, sets: Mapping[str, Sequence[int]], dataset: AnnotatedDataset
 ) -> list[Path]:
-    """Write the sets; those of our names that this split does not have are removed."""
+    """Write the sets; those of our names that this split does not have are removed.
+
+    None is put into its place before all are written: a new train beside an old test would share images with it.
+    """
+    content: dict[str, Any] = json.loads(instances_path(root, source).read_bytes()) if coco else {}
+    with ExitStack() as stack:
+        for name, part in sets.items():
+            if coco:
+                images = [content["images"][i] for i in part]
+                ids = {image["id"] for image in images}
+                labels = [item for item in content["annotations"] if item["image_id"] in ids]
+                text = json.dumps({**content, "images": images, "annotations": labels})
+            else:
+                text = "".join(f"{dataset.ids[i]}\n" for i in part)
+            aside = stack.enter_context(replaced(_set_path(root, coco, name)))
+            aside.write_text(text, encoding="utf-8", newline="\n")
     for name in (*SETS, TRAINVAL):
         if name not in sets and name != source:
             _set_path(root, coco, name).unlink(missing_ok=True)
-    content: dict[str, Any] = json.loads(instances_path(root, source).read_bytes()) if coco else {}
-    for name, part in sets.items():
-        if coco:
-            images = [content["images"][i] for i in part]
-            ids = {image["id"] for image in images}
-            labels = [item for item in content["annotations"] if item["image_id"] in ids]
-            text = json.dumps({**content, "images": images, "annotations": labels})
-        else:
-            text = "".join(f"{dataset.ids[i]}\n" for i in part)
-        write_text(_set_path(root, coco, name), text)
     return [_set_path(root, coco, name) for name in sets]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -252,3 +254,23 @@ def test_coco_with_a_folder_for_each_set(tmp_path: Path):
     write_coco(tmp_path, "train2017", [image(1)], [annotation(1, 1, 3, [0, 0, 20, 15])])
     with pytest.raises(ValueError, match=r"`ssd data convert .* --link --out FOLDER` makes a folder"):
         split_dataset(tmp_path, progress=False)
+
+
+def test_all_sets_are_replaced_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A new train beside an old test would let training see what is tested."""
+    objects = {str(i): [object_xml("cat", 1, 1, 30, 20)] for i in range(12)}
+    root = write_voc(tmp_path / "set", {"all": list(objects)}, objects)
+    split_dataset(root, threshold=-1, progress=False)
+    folder = root / "ImageSets" / "Main"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write = Path.write_text
+
+    def full(self: Path, *args: Any, **options: Any) -> int:
+        if self.name.startswith(".test.part."):
+            raise OSError(errno.ENOSPC, "no space left")
+        return write(self, *args, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space to write"):
+        split_dataset(root, threshold=-1, seed=1, overwrite=True, progress=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
