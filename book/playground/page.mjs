@@ -160,7 +160,8 @@ class Playground {
     drawShown(this.main, last, view.layers, view.minScore);
     drawGallery(this.gallery, last.gallery);
     if (this.inside.node.clientWidth) drawInside(this.inside, last);
-    if (!last.running) this.describe(last);
+    if (last.running) this.say("It learns. Pause it to read what it finds in this scene.");
+    else this.describe(last);
   }
 
   hear(report) {
@@ -191,6 +192,10 @@ class Playground {
       end && !Number.isFinite(end.confidence + end.localization)
         ? "The loss is no number any more: the learning rate was too high. Start again."
         : `${thousands(steps)} steps, mAP ${fixed(scores.at(-1).value)}. In this scene: ${words}.`;
+    this.say(sentence);
+  }
+
+  say(sentence) {
     if (this.says.textContent !== sentence) this.says.textContent = sentence;
   }
 }

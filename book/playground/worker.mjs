@@ -31,8 +31,10 @@ class Session {
   }
 
   take(settings) {
-    if (this.trainer.change(settings)) this.trainer.last = null; // what is shown follows the new rules
-    else this.restart({ ...this.trainer.settings, ...settings });
+    const { mistake } = this.trainer.settings;
+    if (!this.trainer.change(settings)) return this.restart({ ...this.trainer.settings, ...settings });
+    this.trainer.last = null; // what is shown follows the new rules
+    if (this.trainer.settings.mistake !== mistake) this.trainer.evaluate(); // some mistakes spoil the detections at once
   }
 
   restart(settings) {

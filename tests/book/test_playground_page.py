@@ -64,6 +64,7 @@ def test_it_trains_in_a_worker_and_stops_when_told(playground: OpenPlayground) -
     assert report(page, "steps") == 0
     press(page, "Start")
     page.wait_for_function(f"{PLACE}.last.steps >= 50 && {PLACE}.last.scores.length === 2", timeout=60_000)
+    assert page.get_by_role("status").inner_text().startswith("It learns")  # nothing that was true before
     press(page, "Pause")
     page.wait_for_function(f"!{PLACE}.last.running")
     steps = report(page, "steps")
@@ -234,6 +235,16 @@ def test_settings_while_it_runs_and_those_that_begin_anew(playground: OpenPlaygr
     page.wait_for_function(f"{PLACE}.last.priors.length === 225")
     assert report(page, "steps") == 0
     assert report(page, "settings.negatives") == 0
+
+
+def test_a_mistake_of_the_detections_shows_in_the_map_at_once(playground: OpenPlayground) -> None:
+    page = playground()
+    before = report(page, "scores.at(-1).value")
+    page.get_by_text("Settings and error lab").click()
+    page.get_by_label("Planted mistake").select_option("Variances forgotten in decoding")
+    page.wait_for_function(f"{PLACE}.last.scores.length === 2")
+    assert report(page, "scores.at(-1).value") != before
+    assert report(page, "steps") == 0
 
 
 def test_a_rate_that_is_far_too_high_is_said(playground: OpenPlayground) -> None:
