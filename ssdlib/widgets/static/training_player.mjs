@@ -66,11 +66,12 @@ function trainingScene({ image, size: [width, height] }, number, classes) {
 function classTable({ classes }) {
   const list = table({ caption: "AP of each class", head: ["class", "AP as a bar", "AP"] });
   list.node.classList.add("ssd-training-classes");
-  const bar = (value) => html("div", { class: "ssd-bar" }, html("i", { style: { width: `${100 * value}%` } }));
+  const bar = (value, background) =>
+    html("div", { class: "ssd-bar" }, html("i", { style: { width: `${100 * value}%`, background } }));
   const show = ({ AP }) =>
     list.set(
       classes.map((name, i) => ({
-        cells: [html("span", {}, swatch(colorOf(i + 1)), name), bar(AP[i]), fixed(AP[i])],
+        cells: [html("span", {}, swatch(colorOf(i + 1)), name), bar(AP[i], colorOf(i + 1)), fixed(AP[i])],
         link: classLink(i + 1),
       })),
     );
