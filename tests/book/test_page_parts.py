@@ -141,7 +141,7 @@ def test_a_tag_without_an_output_is_found(tmp_path: Path) -> None:
 
 def test_drawings_take_the_colours_of_the_page(site: Path) -> None:
     text = (site / "page.html").read_text(encoding="utf-8")
-    first, second = re.findall(r'<svg[^>]*class="drawing".*?</svg>', text, re.S)
+    first, second = re.findall(r'<svg[^>]*class="drawing[ "].*?</svg>', text, re.S)
     for drawing in (first, second):
         assert 'role="img"' in drawing
         assert 'aria-label="A curve &amp; a photograph."' in drawing

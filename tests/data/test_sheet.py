@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from support.browser import OpenPage, browser, open_page  # noqa: F401
+from support.browser import OpenPage
 from support.voc_folder import object_xml, write_annotation, write_image, write_voc
 
 from ssdlib.data import Sheet, make_sheet, open_dataset
@@ -149,7 +149,7 @@ def test_nothing_of_the_data_becomes_markup(tmp_path: Path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "theme"), [(320, "dark"), (1280, "light")])
-def test_in_a_browser(width: int, theme: str, dataset, open_page: OpenPage, tmp_path: Path):  # noqa: F811
+def test_in_a_browser(width: int, theme: str, dataset, open_page: OpenPage, tmp_path: Path):
     """From a file, without a network, by keyboard; nothing is wider than the screen."""
     (tmp_path / "sheet.html").write_text(make_sheet(dataset).page(), encoding="utf-8")
     page = open_page((tmp_path / "sheet.html").as_uri(), width=width, theme=theme)
