@@ -74,8 +74,16 @@ def width_class(size: tuple[float, float], letters: float = 0) -> list[str]:
     return [f"least-{steps * STEP:.0f}"] if steps * STEP > PHONE else []
 
 
-def has_margin(page: str, theme_options: Mapping[str, Any]) -> bool:
-    """Whether a page has a list of contents beside it, which makes room for captions; the theme's script needs it."""
+def has_margin(page: str, sections: int, theme_options: Mapping[str, Any]) -> bool:
+    """Whether a page has a list of contents beside it, which makes room for captions; the theme's script needs it.
+
+    Args:
+        page: its name.
+        sections: how many it has, with the one of its title: one makes no list.
+        theme_options: `html_theme_options`.
+    """
+    if sections < 2:
+        return False
     items = theme_options.get("secondary_sidebar_items", {})
     return not (isinstance(items, dict) and items.get(page) == [])
 
@@ -229,12 +237,13 @@ class DrawOnPage(SphinxPostTransform):
 
     def run(self, **options: Any) -> None:
         """Do it for one page."""
+        sections = len(list(self.document.findall(nodes.section)))
         for number, image in enumerate(list(self.document.findall(nodes.image)), start=1):
             path = Path(image["uri"])
             if not path.is_absolute():
                 path = Path(self.app.srcdir) / path
             captioned = isinstance(image.parent, nodes.figure) and image.parent.next_node(nodes.caption)
-            if captioned and has_margin(self.env.docname, self.config.html_theme_options):
+            if captioned and has_margin(self.env.docname, sections, self.config.html_theme_options):
                 image.parent["classes"].append("margin-caption")  # the theme's: its contents make room for it
             if path.suffix == ".svg" and re.fullmatch(r"[0-9a-f]{64}", path.stem):  # an output's name is its checksum
                 drawing = themed(path.read_text(encoding="utf-8"), number, image.get("alt", ""))

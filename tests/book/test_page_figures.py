@@ -105,9 +105,10 @@ def test_how_wide_a_figure_has_to_be(size: tuple[float, float], letters: float, 
 def test_captions_stay_below_on_pages_without_contents_beside_them() -> None:
     config = yaml.safe_load((STATIC.parents[1] / "_config.yml").read_text(encoding="utf-8"))
     options = config["sphinx"]["config"]["html_theme_options"]
-    assert drawings.has_margin("book/02_boxes", options)
-    assert not drawings.has_margin("book/index", options)
-    assert drawings.has_margin("page", {})
+    assert drawings.has_margin("book/02_boxes", 2, options)
+    assert not drawings.has_margin("book/index", 2, options)
+    assert drawings.has_margin("page", 2, {})
+    assert not drawings.has_margin("page", 1, {})
 
 
 def test_every_width_has_its_rule() -> None:
