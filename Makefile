@@ -48,8 +48,8 @@ test check: export OMP_WAIT_POLICY := passive
 test: $(INSTALLED) browser lint ## Lint, format, types, tests, and every number in the chapters
 	$(BIN)/pytest $(SPREAD) --nbval --nbval-current-env --nbval-cell-timeout=600 tests book
 
-check: $(INSTALLED) lint ## Lint, format, types, and the tests that are quick: while you work
-	$(BIN)/pytest $(SPREAD) -m "not slow and not browser"
+check: $(INSTALLED) lint ## Lint, format, types, and quick tests without commands, pages, exports: while you work
+	$(BIN)/pytest $(SPREAD) -m "not slow and not browser" --ignore=tests/book --ignore=tests/cli --ignore=tests/deploy
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -188,6 +188,7 @@ def killed_in_validation(out: Path, sample: Images, held_out: Images, step: int,
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_remembers_its_best(

@@ -90,6 +90,7 @@ def test_results_that_differ_are_noticed():
             pair.same(spoil(ours), theirs)
 
 
+@pytest.mark.slow
 def test_checkpoints(tmp_path: Path):
     """Two steps; the record is one that the player plays, and its run is that of `train`."""
     checkpoints = importlib.import_module("checkpoints")
