@@ -12,8 +12,14 @@ from ssdlib.cli.analysis_page import page
 from ssdlib.cli.analysis_record import figures_of
 from ssdlib.cli.analysis_words import TITLES, advice, verdict
 from ssdlib.cli.common import (
+    BatchSizeOption,
+    DataOption,
     DeviceOption,
+    ImageSetOption,
+    MaxOverlapOption,
+    MinScoreOption,
     ModelArgument,
+    TopKOption,
     WorkersOption,
     checkpoint_of,
     clear_errors,
@@ -50,15 +56,8 @@ MADE_BY = '{\n  "made_by": "ssd analyse"'
 )
 def analyse_command(
     run: ModelArgument,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder with images and annotations; several are taken as one. By default that of the run.",
-            metavar="PATH",
-            parser=some_path,
-        ),
-    ] = None,
-    image_set: Annotated[str, typer.Option(help="Name of the image set.")] = "test",
+    data: DataOption = None,
+    image_set: ImageSetOption = "test",
     out: Annotated[
         Path | None,
         typer.Option(help="Folder to make; by default RUN/analysis.", metavar="PATH", parser=some_path),
@@ -72,10 +71,10 @@ def analyse_command(
     score: Annotated[float, typer.Option(min=0, max=1, help="The least score that you would show in use.")] = 0.3,
     iou: Annotated[float, typer.Option(help="Overlap from which on an object counts as found.")] = 0.5,
     examples: Annotated[int, typer.Option(min=0, max=500, help="Most false alarms, and misses, to draw.")] = 24,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.01,
-    max_overlap: Annotated[float, typer.Option(min=0, max=1, help="Of two detections of a class (NMS).")] = 0.45,
-    top_k: Annotated[int, typer.Option(min=1, help="Most detections of an image.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
+    min_score: MinScoreOption = 0.01,
+    max_overlap: MaxOverlapOption = 0.45,
+    top_k: TopKOption = 200,
+    batch_size: BatchSizeOption = 16,
     workers: WorkersOption = None,
     device: DeviceOption = "auto",
 ) -> None:

@@ -34,6 +34,19 @@ ModelArgument = Annotated[
         help="Folder of a run, a checkpoint (.safetensors), or a detector of `ssd models`, by its name.",
     ),
 ]
+DataOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Folder with images and annotations; several are taken as one. By default that of the run.",
+        metavar="PATH",
+        parser=some_path,
+    ),
+]
+ImageSetOption = Annotated[str, typer.Option(help="Name of the image set.")]
+MinScoreOption = Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")]
+MaxOverlapOption = Annotated[float, typer.Option(min=0, max=1, help="Of two detections of a class (NMS).")]
+TopKOption = Annotated[int, typer.Option(min=1, help="Most detections of an image.")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images at a time.")]
 DeviceOption = Annotated[str, typer.Option(help='"cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU if there is one.')]
 WorkersOption = Annotated[
     int | None,

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ssdlib import plotting
 from ssdlib.cli.common import (
+    BatchSizeOption,
     DeviceOption,
     ModelArgument,
     checkpoint_of,
@@ -89,7 +90,7 @@ def detect_command(
     csv: Annotated[
         Path | None, typer.Option(help="Table to write: a row for each object.", metavar="PATH", parser=some_path)
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    batch_size: BatchSizeOption = 8,
     device: DeviceOption = "auto",
 ) -> None:
     """Find objects in images: a line for each on the screen, as JSON, and pictures with boxes if OUT is given.

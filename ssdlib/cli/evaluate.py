@@ -21,8 +21,14 @@ from matplotlib.figure import Figure
 from ssdlib import plotting
 from ssdlib.cli.analysis_pictures import confusion_figure
 from ssdlib.cli.common import (
+    BatchSizeOption,
+    DataOption,
     DeviceOption,
+    ImageSetOption,
+    MaxOverlapOption,
+    MinScoreOption,
     ModelArgument,
+    TopKOption,
     WorkersOption,
     checkpoint_of,
     clear_errors,
@@ -62,15 +68,8 @@ APRuleOption = Enum("APRuleOption", {"area": "area", "11point": "11point", "coco
 )
 def evaluate_command(
     run: ModelArgument,
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder with images and annotations; several are taken as one. By default that of the run.",
-            metavar="PATH",
-            parser=some_path,
-        ),
-    ] = None,
-    image_set: Annotated[str, typer.Option(help="Name of the image set.")] = "test",
+    data: DataOption = None,
+    image_set: ImageSetOption = "test",
     ap: Annotated[
         APRuleOption,
         typer.Option(help="Area under the curve (VOC 2010), 11 points (VOC 2007), or COCO's mean over 10 overlaps."),
@@ -79,10 +78,10 @@ def evaluate_command(
     inclusive: Annotated[
         bool, typer.Option("--inclusive", hidden=True, help="Refused: boxes are read as edges already.")
     ] = False,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Least score of a detection.")] = 0.01,
-    max_overlap: Annotated[float, typer.Option(min=0, max=1, help="Of two detections of a class (NMS).")] = 0.45,
-    top_k: Annotated[int, typer.Option(min=1, help="Most detections of an image.")] = 200,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 16,
+    min_score: MinScoreOption = 0.01,
+    max_overlap: MaxOverlapOption = 0.45,
+    top_k: TopKOption = 200,
+    batch_size: BatchSizeOption = 16,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Write the figures to this file too.", metavar="PATH", parser=some_path),

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from ssdlib.data.files import replaced, space_for
+from ssdlib.data.names import distinct
 from ssdlib.engine import run_folder
 from ssdlib.engine.run_lock import LOCK
 
@@ -156,16 +157,11 @@ def picture_names(images: Sequence[Path]) -> list[str]:
     ['a_1.png', 'b_1.png', '2.png']
     """
     stems = Counter(path.stem for path in images)
-    taken: set[str] = set()  # in lower case: a disk may not tell A from a
+    taken: set[str] = set()
     names = []
     for path in images:
         name = path.stem if stems[path.stem] == 1 else f"{path.absolute().parent.name}_{path.stem}"
-        number, first = 1, name
-        while name.lower() in taken:
-            number += 1
-            name = f"{first}_{number}"
-        taken.add(name.lower())
-        names.append(f"{name}.png")
+        names.append(f"{distinct(name, taken)}.png")
     return names
 
 

@@ -24,7 +24,7 @@ from ssdlib.data.coco import CocoDataset
 from ssdlib.data.files import space_for
 from ssdlib.data.formats.collecting import Source
 from ssdlib.data.formats.detecting import read_source
-from ssdlib.data.names import printable
+from ssdlib.data.names import distinct, printable
 from ssdlib.data.opening import ALL
 from ssdlib.data.voc import VOCDataset
 
@@ -222,12 +222,7 @@ def _file_names(images: Sequence[AnnotatedImage]) -> list[str]:
         stem = _plain(image.image_path.stem)
         if stems[stem] > 1:
             stem = f"{_plain(image.image_path.parent.name)}_{stem}"
-        number, first = 1, stem
-        while stem.lower() in taken:
-            number += 1
-            stem = f"{first}_{number}"
-        taken.add(stem.lower())
-        names.append(f"{stem}{image.image_path.suffix.lower()}")
+        names.append(f"{distinct(stem, taken)}{image.image_path.suffix.lower()}")
     return names
 
 

@@ -75,5 +75,18 @@ def said(message: object) -> str:
     return printable(text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}...")
 
 
+def distinct(name: str, taken: set[str]) -> str:
+    """The name of a file, with a number where `taken` has it already; it is added there.
+
+    Capitals do not count, and `taken` is in small letters: a disk may not tell A from a.
+    """
+    number, first = 1, name
+    while name.lower() in taken:
+        number += 1
+        name = f"{first}_{number}"
+    taken.add(name.lower())
+    return name
+
+
 def _is_clean(text: str) -> bool:
     return text.isprintable() or not any(unicodedata.category(c) in _UNSEEN or c in _TURNING for c in text)

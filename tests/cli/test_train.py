@@ -125,19 +125,23 @@ def test_a_loss_that_explodes_names_the_files(toy: Path, tmp_path: Path):
 # ---- resume ----------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_and_resume(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    args = ("--data", toy, *QUICK, "--iterations", 5, "--seed", 3, "--val-set", "test", "--val-every", 1)
-    trained("--out", tmp_path / "whole", *args)
+def ctrl_c_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real, steps = training.train_step, 0
 
     def interrupted(*args: Any) -> dict[str, float]:
         nonlocal steps
         steps += 1
-        if steps == 3:
+        if steps == number:
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
     monkeypatch.setattr(training, "train_step", interrupted)
+
+
+def test_ctrl_c_and_resume(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    args = ("--data", toy, *QUICK, "--iterations", 5, "--seed", 3, "--val-set", "test", "--val-every", 1)
+    trained("--out", tmp_path / "whole", *args)
+    ctrl_c_in_step(3, monkeypatch)
     out = tmp_path / "run"
     stopped = call("train", "--out", out, *args)
     assert stopped.exit_code == 130
@@ -288,16 +292,7 @@ def test_a_run_of_its_own_priors_goes_on(toy: Path, tmp_path: Path, monkeypatch:
     file.write_text(json.dumps(OWN))
     args = ("--data", toy, *QUICK, "--iterations", 4, "--seed", 3, "--priors", file)
     trained("--out", tmp_path / "whole", *args)
-    real, steps = training.train_step, 0
-
-    def interrupted(*given: Any) -> dict[str, float]:
-        nonlocal steps
-        steps += 1
-        if steps == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(*given)
-
-    monkeypatch.setattr(training, "train_step", interrupted)
+    ctrl_c_in_step(2, monkeypatch)
     assert call("train", "--out", tmp_path / "run", *args).exit_code == 130
     file.unlink()
     trained("--out", tmp_path / "run", "--resume", *ALONE)

@@ -26,6 +26,8 @@ FOUND = [
     ("state", 18448),  # a message of PyTorch in bold letters
     ("state", 57589),  # a tensor of one number with a stride of 17
     ("labels", 167),  # a name in the list of classes that turns the direction of writing: a folder that we refuse
+    ("labels", 101094),  # a file name of 5,000 characters in COCO's labels: a message of 5,059
+    ("labels", 102900),  # the same in YOLO's data.yaml
     ("archives", 163),  # a time that no system can set
 ]
 """Cases that failed once, by area and seed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from itertools import islice
@@ -14,6 +15,7 @@ from ssdlib.data.formats.labelme import is_labelme, read_labelme
 from ssdlib.data.formats.layouts import read_coco, read_voc, root_of
 from ssdlib.data.formats.openimages import is_openimages, read_openimages
 from ssdlib.data.formats.yolo import NAME_FILES, is_labels, read_yolo
+from ssdlib.data.names import said
 
 FORMATS = ("yolo", "coco", "voc", "labelme", "cvat", "openimages")
 _TABLES = {"coco": "*.json", "cvat": "*.xml", "openimages": "*.csv"}  # formats with one file for many images
@@ -68,7 +70,12 @@ def read_source(source: Path, name: str | None = None, images: Path | None = Non
         "cvat": lambda: read_cvat(files, root, found),
         "openimages": lambda: read_openimages(files, root, found),
     }
-    return readers[name]()
+    try:
+        return readers[name]()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # the system would repeat all of it
+            raise OSError(f"{source}: its labels have a name longer than the system allows: {said(error)}") from error
+        raise
 
 
 def find_labels(source: Path) -> dict[str, list[Path]]:
