@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from ai_edge_litert.interpreter import Interpreter
 from safetensors.torch import save_file
-from support.photographs import PHOTOGRAPHS, nearest_pixels, photograph
+from support.photographs import nearest_pixels
 
 from ssdlib.zoo.openimages import MODEL_SHA256, PACKAGE, VERSION, read_assets
+from ssdlib.zoo.photographs import PHOTOGRAPHS, photograph_pixels
 
 TARGET = Path(__file__).resolve().parent.parent / "tests" / "zoo" / "openimages_reference.safetensors"
 
@@ -30,7 +31,7 @@ def main(package: str) -> None:
     outputs = {detail["name"].split("/")[-1]: detail["index"] for detail in interpreter.get_output_details()}
     tensors = {}
     for name in PHOTOGRAPHS:
-        image = nearest_pixels(photograph(name), 300)
+        image = nearest_pixels(photograph_pixels(name), 300)
         interpreter.set_tensor(entry["index"], (2 * image - 1).permute(1, 2, 0)[None].contiguous().numpy())
         interpreter.invoke()
         boxes, scores = (

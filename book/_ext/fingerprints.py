@@ -24,7 +24,8 @@ KEY = "fingerprint"
 """Where a notebook's metadata keeps it."""
 
 DATA = {
-    "ssdlib/zoo/weights": ("ssdlib.zoo",),
+    "ssdlib/zoo/outputs": ("ssdlib.zoo.photographs",),
+    "ssdlib/zoo/weights": ("ssdlib.zoo.checkpoint",),
     "ssdlib/engine/records": ("ssdlib.book.recorded", "ssdlib.book.RECORDS"),
     "data/sample": ("ssdlib.data.sample",),
 }

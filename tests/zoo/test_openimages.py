@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.openimages import openimages
-from support.photographs import PHOTOGRAPHS, nearest_pixels, photograph
+from support.photographs import nearest_pixels, photograph
 from torch import Tensor, nn
 
 from ssdlib.backbones import SameConv2d
@@ -25,6 +25,7 @@ from ssdlib.detection import detect
 from ssdlib.model import SSD
 from ssdlib.zoo import openimages as module
 from ssdlib.zoo.openimages import ASSETS, CLASSES, TARBALL, fetch_package, openimages_model, read_assets, renamed
+from ssdlib.zoo.photographs import PHOTOGRAPHS
 
 REFERENCE = load_file(Path(__file__).parent / "openimages_reference.safetensors")
 
@@ -98,7 +99,7 @@ def test_the_reference_finds_a_wrong_activation() -> None:
     ],
 )
 def test_what_it_finds(name: str, what: str, least: float) -> None:
-    (found,) = openimages().predict([torch.tensor(photograph(name)).permute(2, 0, 1)], min_score=0.3)
+    (found,) = openimages().predict([photograph(name)], min_score=0.3)
     scores = {
         CLASSES[label - 1]: score
         for label, score in zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)
