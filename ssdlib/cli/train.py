@@ -127,7 +127,10 @@ def train_command(
     ] = None,
     freeze: Annotated[
         str | None,
-        typer.Option(help='Parts that do not learn, such as "backbone" or "backbone.stages.0,backbone.stages.1".'),
+        typer.Option(
+            help='Parts that do not learn, such as "early" (the first layers), "backbone" or '
+            '"backbone.stages.0,backbone.stages.1"; "" for none.'
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,

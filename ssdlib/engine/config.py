@@ -29,8 +29,8 @@ class TrainConfig(Hyperparameters):
         augment_on: where that is done: "loader", by the processes that load the images, or "device", for a whole batch
             by the device that trains; for a GPU that waits for its images. The images are the same up to rounding.
         pretrained: start the backbone from torchvision's weights for ImageNet.
-        freeze: parts of the network that do not learn, separated by commas, such as "backbone", or
-            "backbone.stages.0,backbone.stages.1".
+        freeze: parts of the network that do not learn, separated by commas: "early", the first layers of the backbone
+            (`ssdlib.zoo.transfer.early_parts`); "backbone"; or names such as "backbone.stages.0,backbone.stages.1".
         patience: end the run after so many validations without a better mAP; 0 never ends it early.
         compile: let torch.compile make the network faster; it needs a C++ compiler, and some minutes at the start.
 

@@ -37,7 +37,7 @@ from ssdlib.priors import PriorRecipe
 from ssdlib.training import TrainState, training_loop
 from ssdlib.zoo.checkpoint import load_model, not_finite, save_model
 from ssdlib.zoo.imagenet import classifier_weights
-from ssdlib.zoo.transfer import same_priors, take_over
+from ssdlib.zoo.transfer import EARLY, early_parts, same_priors, take_over
 
 SHOW_EVERY, LINE_EVERY = 10, 100  # steps between two losses beside the bar, and between two lines of the log
 LOSSES = ("localization", "confidence")
@@ -288,7 +288,8 @@ def starting_model(
         if say:
             tqdm.write(f"start: {done}", file=sys.stderr)
     if config.freeze:
-        model.freeze(part.strip() for part in config.freeze.split(","))
+        parts = [part.strip() for part in config.freeze.split(",")]
+        model.freeze(name for part in parts for name in (early_parts(model) if part == EARLY else (part,)))
     return model
 
 

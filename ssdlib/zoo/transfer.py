@@ -8,7 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ssdlib.backbones import VGG16, MobileNetV2, MobileNetV3, Tiny
 from ssdlib.model import SSD
+
+EARLY = "early"
+_MOBILE = tuple(f"features.{i}" for i in range(7))  # blocks of up to 32 or 40 channels, a cell for 8 pixels
+_EARLY: dict[type[nn.Module], tuple[str, ...]] = {
+    VGG16: tuple(f"to_conv4_3.{i}" for i in range(6)),  # conv1 and conv2, as Fast R-CNN does
+    MobileNetV2: _MOBILE,
+    MobileNetV3: _MOBILE,
+    Tiny: tuple(f"stages.0.{i}" for i in range(3)),
+}
 
 
 class Transfer(NamedTuple):
@@ -71,6 +81,27 @@ def take_over(model: SSD, source: SSD, *, heads: bool = True) -> Transfer:
         if len(rows) < model.num_classes:
             new.append(name)
     return Transfer(len(ours) - len(new), tuple(model.classes[row - 1] for row in to[1:]), tuple(new))
+
+
+def early_parts(model: SSD) -> tuple[str, ...]:
+    """The first layers of a model's backbone: edges and textures, which other objects are made of, too.
+
+    They work on the largest maps, so that a step is faster if they need not learn.
+
+    Returns:
+        Names for `SSD.freeze`.
+
+    Raises:
+        ValueError: if the backbone is none of `ssdlib.backbones`.
+
+    Source: Yosinski et al., How transferable are features in deep neural networks? (2014); Girshick, Fast R-CNN
+        (2015), section 4.5, for how far up in VGG-16.
+    """
+    names = _EARLY.get(type(model.backbone))
+    if names is None:
+        known = ", ".join(kind.__name__ for kind in _EARLY)
+        raise ValueError(f"which parts of {type(model.backbone).__name__} are early is not known; it is of {known}")
+    return tuple(f"backbone.{name}" for name in names)
 
 
 def same_priors(a: SSD, b: SSD) -> bool:

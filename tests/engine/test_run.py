@@ -374,6 +374,16 @@ def test_a_run_starts_from_a_detector(sample: Images, tmp_path: Path, capsys: py
     assert not torch.equal(model.offset_head.convolutions[0].weight, source.offset_head.convolutions[0].weight)
 
 
+def test_the_early_layers_stay_as_they_are_and_the_next_learn(sample: Images, tmp_path: Path):
+    source = build_model("ssd_tiny", ["owl"])
+    model = train(replace(QUICK, freeze="early"), four(sample), tmp_path, init=source, progress=False)
+    theirs = source.state_dict()
+    ours = {name: value for name, value in model.state_dict().items() if name.startswith("backbone.")}
+    same = [name for name, value in ours.items() if torch.equal(value, theirs[name])]
+    assert {name.split(".")[3] for name in same if name.startswith("backbone.stages.0.")} == {"0", "1", "2"}
+    assert len([name for name in same if name.endswith((".weight", ".running_mean"))]) == 9  # three layers
+
+
 def test_starts_that_are_refused(sample: Images, tmp_path: Path):
     source = build_model("ssd_tiny", ["owl"])
     for change, message in (

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ssdlib.model import SSD, TINY, build_model
-from ssdlib.zoo.transfer import take_over
+from ssdlib.model import ARCHITECTURES, SSD, TINY, build_model
+from ssdlib.zoo.transfer import early_parts, take_over
 
 
 def detector(architecture: str, classes: list[str]) -> SSD:
@@ -87,3 +87,32 @@ def test_with_other_priors_the_features_can_be_taken_over_alone():
     for name, tensor in model.state_dict().items():
         of = before if name in done.new else source.state_dict()
         assert torch.equal(tensor, of[name]), name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_early_parts_are_the_first_layers_before_a_cell_stands_for_16_pixels(architecture: str):
+    with torch.device("meta"):
+        model = build_model(architecture, ["owl"]).eval()
+    parts = early_parts(model)
+    model.freeze(parts)
+    learns = [parameter.requires_grad for parameter in model.parameters()]
+    assert learns == sorted(learns), "a layer that learns stands before one that does not"
+    assert 0 < learns.count(False) < len(learns)
+
+    sides = []
+    size = model.recipe.image_size
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            frozen = name.startswith(tuple(f"{part}." for part in parts))
+            module.register_forward_hook(lambda _m, _i, y, frozen=frozen: sides.append((frozen, y.shape[-1])))
+    with torch.device("meta"):
+        model(torch.zeros(1, 3, size, size))
+    assert min(side for frozen, side in sides if frozen and side > 1) * 8 >= size * 0.98  # 1: squeeze and excite
+    assert max(side for frozen, side in sides if not frozen) * 4 <= size * 1.02
+
+
+def test_what_is_early_in_a_backbone_of_others_is_not_guessed():
+    model = build_model("ssd_tiny", ["owl"])
+    model.backbone = torch.nn.Sequential()
+    with pytest.raises(ValueError, match="which parts of Sequential are early is not known"):
+        early_parts(model)
