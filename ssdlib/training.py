@@ -22,6 +22,7 @@ Batch = tuple[Any, Sequence[Mapping[str, Tensor]]]  # images (N, 3, S, S), and f
 Losses = Callable[[Any, Tensor, Any], dict[str, Tensor]]
 
 PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Hyperparameters:
             the last weights.
         precision: number format of the network where that is safe (autocast): "float32", "bfloat16", or "float16",
             whose loss is scaled up so that small gradients do not vanish. "auto" leaves the choice to
-            `ssdlib.engine.train`, which knows the device.
+            `ssdlib.engine.train`, which tries them out on the device.
+        memory_format: order of the numbers of images and weights in memory, which changes the time of a step, and no
+            result but for rounding: "channels_last" or "contiguous"; "auto" as for the precision.
         seed: of weights, order and augmentation. On a CPU the same seed gives the same run, whatever the number of
             workers.
 
@@ -67,6 +70,7 @@ class Hyperparameters:
     max_grad_norm: float | None = 10.0
     ema_decay: float = 0.99
     precision: str = "float32"
+    memory_format: str = "channels_last"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,6 +80,9 @@ class Hyperparameters:
             raise ValueError(f"schedule must be 'cosine' or 'steps', got {self.schedule!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.memory_format not in (*MEMORY_FORMATS, "auto"):
+            known = ", ".join((*MEMORY_FORMATS, "auto"))
+            raise ValueError(f"memory_format must be one of {known}, got {self.memory_format!r}")
         if self.iterations < 1 or self.batch_size < 1:
             raise ValueError(f"iterations and batch_size must be at least 1, got {self.iterations}, {self.batch_size}")
         for name in ("warmup", "ema_decay", "momentum"):
@@ -102,6 +109,17 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         raise ValueError("precision 'auto' must be decided before a step: take float32, bfloat16 or float16")
     dtype = torch.float16 if precision == "float16" else torch.bfloat16
     return torch.autocast(device.type, dtype, enabled=precision != "float32")
+
+
+def in_memory(memory_format: str) -> torch.memory_format:
+    """What PyTorch calls an order of numbers in memory.
+
+    Raises:
+        ValueError: if it is still "auto".
+    """
+    if memory_format == "auto":
+        raise ValueError(f"memory_format 'auto' must be decided before a step: take {' or '.join(MEMORY_FORMATS)}")
+    return MEMORY_FORMATS[memory_format]
 
 
 def learning_rate_factor(step: int, config: Hyperparameters) -> float:
@@ -188,12 +206,14 @@ def training_loop(
 
     Raises:
         FloatingPointError: if a loss or the gradient is not finite; then the weights are those before that step.
+        ValueError: if precision or memory format are still "auto".
     """
+    order = in_memory(config.memory_format)
     network = state.model if network is None else network
     device = next(network.parameters()).device
     network.train()
     for step, (images, targets) in zip(range(state.step, config.iterations), batches):  # noqa: B905
-        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        images = images.to(device, memory_format=order, non_blocking=True)
         rate = float(state.schedule.get_last_lr()[0])
         measured = train_step(network, images, targets, state.optimizer, config, losses, state.scaler)
         for name, value in measured.items():

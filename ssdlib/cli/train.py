@@ -27,7 +27,6 @@ from ssdlib.data import open_dataset
 from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine.config import TrainConfig, with_settings
 from ssdlib.engine.loading import DetectionDataset
-from ssdlib.engine.precision import precision_for
 from ssdlib.engine.presets import PRESET_NOTES, PRESETS, schedule_advice
 from ssdlib.engine.run import require_fitting
 from ssdlib.engine.tensorboard import tensorboard_log
@@ -204,8 +203,6 @@ def train_command(
                 require_fitting(config.architecture, recipe)
             except ValueError as error:
                 raise ValueError(f"{priors} does not fit {config.architecture}: {error}") from None
-        chosen = config.precision == "auto"
-        config = replace(config, precision=precision_for(place)) if chosen else config
         val_folders = absolute(val_data) or notes.get("val_data")
         notes = {
             "data": folders,
@@ -230,7 +227,8 @@ def train_command(
             if validation is not None:
                 every = f"every {validation.every} epochs" if validation.every > 1 else "after each epoch"
                 typer.echo(f"{len(validation.dataset)} validation images of {notes['val_set']!r}, measured {every}")
-            typer.echo(f"precision: {config.precision}" + (f", chosen for {device_name(place)}" if chosen else ""))
+            if config.precision != "auto":
+                typer.echo(f"precision: {config.precision}")
             advice = "" if recorded else schedule_advice(config, len(dataset), tuned=start is not None)
             if advice:
                 typer.echo(advice)
@@ -272,12 +270,9 @@ def _config(
     start: SSD | None,
 ) -> TrainConfig:
     """The preset, or the configuration of the run that goes on, with the changes that the user asked for."""
-    if recorded is not None:
-        base = recorded if preset is None else replace(PRESETS[preset], precision=recorded.precision)
-        if given["precision"] == "auto":
-            given = {**given, "precision": None}
-    else:
-        base = replace(PRESETS[preset or "tiny"], precision="auto")
+    base = recorded
+    if base is None or preset is not None:
+        base = replace(PRESETS[preset or "tiny"], precision="auto", memory_format="auto")
     if start is not None:
         base = replace(base, architecture=str(start.architecture), pretrained=False)
     changes = {name: value for name, value in given.items() if value is not None}

@@ -161,8 +161,8 @@ def split_dataset(
     dataset = open_dataset(root, source, progress=False)
     first = {path: index for index, path in reversed(list(enumerate(map(dataset.image_path, range(len(dataset))))))}
     members = sorted(first.values())  # an image that a set names twice counts once
-    seen = look([(dataset.image_path(i), dataset._images[i].upright) for i in members], progress)
     together = [] if by is None else _texts([dataset.image_path(i).stem for i in members], by)
+    seen = look([(dataset.image_path(i), dataset._images[i].upright) for i in members], progress)
     groups = groups_of(seen, max(threshold, 0), ALIKE if threshold >= 0 else math.inf, together)
     objects = _objects(dataset, members)
     if len(groups) < len(shares):

@@ -11,7 +11,7 @@ from torch import nn
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.processes import world_size
 from ssdlib.model import SSD
-from ssdlib.training import autocast
+from ssdlib.training import autocast, in_memory
 
 
 def compiled(model: SSD, config: TrainConfig) -> nn.Module:
@@ -26,7 +26,7 @@ def compiled(model: SSD, config: TrainConfig) -> nn.Module:
     try:
         network = torch.compile(model)  # type: ignore[assignment]
         with autocast(device, config.precision):
-            offsets, logits = network(images.to(memory_format=torch.channels_last))
+            offsets, logits = network(images.to(memory_format=in_memory(config.memory_format)))
         (offsets.sum() + logits.sum()).backward()
     except Exception as error:  # whatever a compiler can raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

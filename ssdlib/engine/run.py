@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +29,12 @@ from ssdlib.engine.loading import (
     image_name,
     make_loader,
 )
-from ssdlib.engine.precision import fastest_convolutions, precision_for
+from ssdlib.engine.precision import fastest_convolutions, with_choices
 from ssdlib.engine.run_lock import locked
 from ssdlib.engine.validation import Validation
 from ssdlib.model import SSD, build_model
 from ssdlib.priors import PriorRecipe
-from ssdlib.training import TrainState, training_loop
+from ssdlib.training import TrainState, in_memory, training_loop
 from ssdlib.zoo.checkpoint import load_model, not_finite, save_model
 from ssdlib.zoo.imagenet import classifier_weights
 from ssdlib.zoo.transfer import EARLY, early_parts, same_priors, take_over
@@ -69,7 +69,7 @@ def train(
     run is the same as that of one process within rounding. Rank 0 alone writes.
 
     Args:
-        config: the run. Of precision "auto", the device decides.
+        config: the run. A precision or memory format "auto" is what is fastest on the device.
         dataset: the training images; its `classes` name the labels.
         out: folder for config.json, log.jsonl and, in the end, model.safetensors. While the run goes on, state.pt is
             there too. It must not hold a run already. A line of the log is for an epoch: epoch, step, learning_rate;
@@ -105,14 +105,14 @@ def train(
             other, or the run in `out` is not the one to be resumed.
     """
     out, device = Path(out), torch.device(device)
-    if config.precision == "auto":
-        config = replace(config, precision=precision_for(device))
     if len(dataset) == 0:
         raise ValueError("no images to train on")
     if config.patience and validation is None:
         raise ValueError("patience needs validation images, on which to see that nothing gets better")
     writes = processes.rank() == 0
     batches = Batches(len(dataset), config.batch_size, config.seed, processes.rank(), processes.world_size())
+    if resume:
+        config = run_folder.with_its_choices(config, out)
     described = {
         "config": asdict(config),
         "classes": list(dataset.classes),
@@ -131,9 +131,11 @@ def train(
 
         torch.manual_seed(config.seed)
         model = starting_model(config, dataset.classes, weights, init, recipe, progress and writes)
-        model = model.to(device).to(memory_format=torch.channels_last)
+        config, tried = with_choices(config, model, device, progress and writes)
+        described["config"] = asdict(config)
         if writes:
-            run_folder.begin(out, {**described, **(notes or {})})
+            run_folder.begin(out, {**described, **({"step_seconds": tried} if tried else {}), **(notes or {})})
+        model = model.to(device).to(memory_format=in_memory(config.memory_format))
         average = copy.deepcopy(model).eval()
         model = processes.with_shared_statistics(model, device)
         network = processes.shared(compiled(model, config) if config.compile else model, device)

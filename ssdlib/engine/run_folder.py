@@ -15,7 +15,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from ssdlib.data.files import replaced, write_text
 from ssdlib.data.names import said, shown
 from ssdlib.engine.config import TrainConfig, config_from_dict, differences
+from ssdlib.engine.processes import from_first, rank
 from ssdlib.engine.state_check import (
     SCALER,
     checked_numbers,
@@ -136,6 +137,16 @@ def begin(out: Path, entries: Mapping[str, Any]) -> None:
         leftover.unlink()
     if not (out / CONFIG).exists():
         write_text(out / CONFIG, json.dumps(entries, indent=2) + "\n")
+
+
+def with_its_choices(config: TrainConfig, out: Path) -> TrainConfig:
+    """A configuration in which what is "auto" is what the run in a folder chose when it began, if there is one."""
+    recorded = recorded_config(out)[0] if rank() == 0 and (out / CONFIG).exists() else None
+    recorded = from_first(recorded)  # another process may look when rank 0 has begun a run already
+    if recorded is None:
+        return config
+    names = [name for name in ("precision", "memory_format") if getattr(config, name) == "auto"]
+    return replace(config, **{name: getattr(recorded, name) for name in names})
 
 
 def recorded_config(out: Path) -> tuple[TrainConfig, dict[str, Any]]:

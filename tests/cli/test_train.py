@@ -21,7 +21,7 @@ from support.voc_folder import object_xml, write_voc
 
 from ssdlib import training
 from ssdlib.data import TOY_CLASSES, make_toy_voc
-from ssdlib.engine import run_folder
+from ssdlib.engine import precision, run_folder
 from ssdlib.engine.presets import PRESETS
 from ssdlib.model import TINY
 from ssdlib.priors import SSD300_VOC, PriorRecipe
@@ -353,3 +353,24 @@ def test_tensorboard_is_missing(toy: Path, tmp_path: Path, monkeypatch: pytest.M
     message = refused("train", "--data", toy, "--out", out, *QUICK, "--tensorboard")
     assert "pip install 'ssdlib[tensorboard]'" in message
     assert not out.exists()
+
+
+# ---- what is fastest -------------------------------------------------------------------------------------------
+
+
+def test_what_is_fastest_is_chosen_once(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def seconds(_: Any, __: Any, options: Any) -> dict[tuple[str, str], float]:
+        return {option: 1.0 if option == ("float32", "contiguous") else 2.0 for option in options}
+
+    monkeypatch.setattr(precision, "step_seconds", seconds)
+    args = ("--data", toy, "--out", tmp_path, "--batch-size", 2, "--iterations", 1, *ALONE)
+    assert "precision float32, memory format contiguous: the fastest of" in trained(*args)
+    config = config_of(tmp_path)
+    assert (config["precision"], config["memory_format"]) == ("float32", "contiguous")
+    assert json.loads((tmp_path / "config.json").read_text())["step_seconds"]["float32, contiguous"] == 1.0
+
+    monkeypatch.setattr(precision, "step_seconds", None)  # a run that goes on measures nothing
+    for asked in ((), ("--precision", "auto", "--set", "memory_format=auto"), ("--preset", "tiny")):
+        assert "is finished" in trained(*args, "--resume", *asked)
+    result = call("train", *args, "--resume", "--set", "memory_format=channels_last")
+    assert "memory_format='contiguous', not 'channels_last'" in result.output

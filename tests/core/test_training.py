@@ -14,7 +14,16 @@ from torch import Tensor
 
 from ssdlib.engine.config import TrainConfig
 from ssdlib.model import SSD, build_model
-from ssdlib.training import TrainState, autocast, learning_rate_factor, make_optimizer, train_step, training_loop
+from ssdlib.training import (
+    MEMORY_FORMATS,
+    TrainState,
+    autocast,
+    learning_rate_factor,
+    make_optimizer,
+    ssd_losses,
+    train_step,
+    training_loop,
+)
 
 
 def factors(config: TrainConfig, steps: Sequence[int]) -> list[float]:
@@ -203,3 +212,24 @@ def test_a_gradient_that_is_infinite_at_any_scale_stops_the_run():
 def test_auto_is_no_precision_of_a_step():
     with pytest.raises(ValueError, match="'auto' must be decided before a step"):
         autocast(torch.device("cpu"), "auto")
+
+
+@pytest.mark.parametrize("name", ["channels_last", "contiguous"])
+def test_images_come_in_the_memory_format(name: str):
+    seen = []
+
+    def losses(model: Any, images: Tensor, targets: Any) -> dict[str, Tensor]:
+        seen.append([images.is_contiguous(memory_format=order) for order in MEMORY_FORMATS.values()])
+        return ssd_losses(model, images, targets)
+
+    config = replace(QUICK, iterations=1, memory_format=name)
+    list(training_loop(TrainState.start(build_model("ssd_tiny", ["cat"]), config), [batch()], config, losses=losses))
+    assert seen == [[known == name for known in MEMORY_FORMATS]]
+
+
+def test_auto_is_no_memory_format_of_a_step():
+    config = replace(QUICK, memory_format="auto")
+    with pytest.raises(ValueError, match="'auto' must be decided before a step"):
+        next(training_loop(TrainState.start(build_model("ssd_tiny", ["cat"]), config), [batch()], config))
+    with pytest.raises(ValueError, match="memory_format must be one of channels_last, contiguous, auto, got 'nhwc'"):
+        replace(QUICK, memory_format="nhwc")

@@ -22,7 +22,7 @@ from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine import run as engine_run
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.loading import Batches
-from ssdlib.engine.precision import fastest_convolutions, has_bfloat16, precision_for
+from ssdlib.engine.precision import fastest_convolutions
 from ssdlib.loss import LossSums
 from ssdlib.model import SSD, build_model
 from ssdlib.training import make_optimizer, train_step
@@ -344,12 +344,6 @@ def test_a_long_epoch_has_lines_in_its_course(sample: Images, tmp_path: Path, mo
     assert lines[0]["confidence"] == pytest.approx((every[0]["confidence"] + every[1]["confidence"]) / 2)
 
 
-def test_precision_auto_is_decided_and_recorded(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(engine_run, "precision_for", lambda device: "bfloat16")
-    train(replace(QUICK, iterations=1, precision="auto"), four(sample), tmp_path, progress=False)
-    assert run_folder.recorded_config(tmp_path)[0].precision == "bfloat16"
-
-
 @pytest.mark.slow
 def test_a_run_in_float16(sample: Images, tmp_path: Path):
     """The first gradients overflow, at a factor of 65536: they are counted, and the log is finite."""
@@ -442,22 +436,3 @@ def test_without_a_compiler_the_run_goes_on(
         model = train(replace(QUICK, iterations=5, seed=1, compile=True), sample, tmp_path, progress=False)
     assert len(calls) == 1
     assert same_weights(model, run[1])
-
-
-def test_has_bfloat16(monkeypatch: pytest.MonkeyPatch):
-    assert has_bfloat16(torch.device("meta")) is False
-    for name in ("avx512_bf16", "amx_tile"):
-        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
-    assert has_bfloat16(torch.device("cpu")) is False
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
-    assert has_bfloat16(torch.device("cpu")) is True
-    assert precision_for(torch.device("cpu")) == "bfloat16"
-
-
-@pytest.mark.parametrize(
-    ("capability", "expected"), [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")]
-)
-def test_the_precision_of_a_gpu(capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch):
-    """P100, V100, T4, A100."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert precision_for(torch.device("cuda", 0)) == expected
