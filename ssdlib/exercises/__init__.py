@@ -17,10 +17,12 @@ from ssdlib.exercises.metrics import check_outcomes
 from ssdlib.exercises.model import check_positions_in_use
 from ssdlib.exercises.nms import check_soft_nms
 from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
+from ssdlib.exercises.thresholds import check_best_threshold
 from ssdlib.exercises.training import check_batch_norm
 
 __all__ = [
     "check_batch_norm",
+    "check_best_threshold",
     "check_bottle_recipe",
     "check_change_variances",
     "check_decode_corners",
