@@ -34,8 +34,8 @@ def _cases() -> list[Case]:
         ("no box at all", [], [], 3, 1, 1),
     ]
     cases = []
-    for what, scores, right, *numbers in lists:
-        arguments = (torch.tensor(scores), torch.tensor(right, dtype=torch.bool), *numbers)
+    for what, scores, right, objects, miss, false in lists:
+        arguments = (torch.tensor(scores), torch.tensor(right, dtype=torch.bool), objects, miss, false)
         cases.append(Case(what, arguments, _best(*arguments)))
     return cases
 
