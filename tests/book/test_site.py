@@ -96,6 +96,11 @@ def test_pages_without_widgets_load_nothing_for_them(site: Path, chapters: dict[
         assert (SCRIPT in page.read_text(encoding="utf-8")) == (page.name in chapters), page.name
 
 
+def test_the_detector_of_one_page_costs_no_other_page_a_byte(site: Path) -> None:
+    asking = [page.name for page in sorted(site.glob("book/*.html")) if "ssd-photo" in page.read_text(encoding="utf-8")]
+    assert asking in (["photograph.html"], [])  # none where its packages could not be had
+
+
 def test_every_page_says_what_it_is_about(site: Path) -> None:
     """A description of its own, as text: no markup, no hole where a computed number would be."""
     found = {

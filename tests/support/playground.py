@@ -21,15 +21,16 @@ RATIOS: dict[int, tuple[float, ...]] = {1: (1.0,), 3: (1.0, 0.7, 1.4), 5: (1.0, 
 MAPS = {"both": (0, 1), "fine": (0,), "coarse": (1,)}
 
 
-def run_node(script: str, folder: Path, **given: Any) -> Any:
-    """What a script prints as JSON; it sees all that the playground computes, and what is `given` by name."""
+def run_node(script: str, folder: Path, scripts: str | None = None, **given: Any) -> Any:
+    """What a script prints as JSON; it sees all that the playground (or `scripts`) computes, and what is `given`."""
+    scripts = arithmetic() if scripts is None else scripts
     node = shutil.which("node")
     if node is None:
-        pytest.skip("no node to run the playground's scripts with")
+        pytest.skip("no node to run the page's scripts with")
     names = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in given.items())
     program = folder / "program.mjs"
     program.write_text(
-        f"{arithmetic()}\n{names}const print = (value) => process.stdout.write(JSON.stringify(value, (_, entry) =>\n"
+        f"{scripts}\n{names}const print = (value) => process.stdout.write(JSON.stringify(value, (_, entry) =>\n"
         f"  ArrayBuffer.isView(entry) ? Array.from(entry) : entry));\n{script}",
         encoding="utf-8",
     )

@@ -23,6 +23,7 @@ from ssdlib.backbones import SameConv2d
 from ssdlib.coding import decode
 from ssdlib.detection import detect
 from ssdlib.model import SSD
+from ssdlib.zoo import npm
 from ssdlib.zoo import openimages as module
 from ssdlib.zoo.openimages import ASSETS, CLASSES, TARBALL, fetch_package, openimages_model, read_assets, renamed
 from ssdlib.zoo.photographs import PHOTOGRAPHS
@@ -221,7 +222,7 @@ def test_what_to_do_without_npm_or_network(fake_npm: Path, tmp_path: Path, monke
     with pytest.raises(OSError, match=r"\(exit status 0\)"):
         fetch_package(tmp_path, progress=False)
     script(fake_npm, "exec /bin/sleep 30")
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(npm, "_PATIENCE", 0.2)
     with pytest.raises(OSError, match=rf"in 0.2 s: .*{advice}"):
         fetch_package(tmp_path, progress=False)
 
