@@ -10,7 +10,7 @@ the image's. For "over 0.1", smaller objects neither count nor make a false alar
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -87,13 +87,16 @@ def found_by(score: float, detections: Sequence[Boxes], targets: Sequence[Boxes]
     return hits, count
 
 
-def measure(model: SSD, data: Path, limit: int | None = None) -> dict[str, Any]:
+def measure(
+    model: SSD, data: Path, limit: int | None = None, view: Callable[[Tensor], Tensor] = lambda image: image
+) -> dict[str, Any]:
+    """The record's figures; each image (3, H, W) goes through `view` before the detector sees it."""
     names = list(yaml.safe_load((data / "config.yaml").read_text())["names"].values())
     classes = shared_classes(names, model.classes)
     wanted = {names.index(name): label for label, name in enumerate(classes, start=1)}
     detections, targets = [], []
     for path in sorted((data / "images" / "train2017").iterdir())[:limit]:
-        image = load_image(path)
+        image = view(load_image(path))
         (found,) = model.predict([image], min_score=0.01)
         found["boxes"] = found["boxes"] / torch.tensor([image.shape[2], image.shape[1]] * 2)
         detections.append(relabelled(found, list(classes.values())))

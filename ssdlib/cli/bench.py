@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from ssdlib.cli.common import ModelArgument, checkpoint_of, clear_errors, example, model_of, torch_device
 from ssdlib.cli.outputs import require_ending, require_writable, some_path
 from ssdlib.data.files import replaced, write_text
-from ssdlib.deploy.bench import RUNTIMES, Timing, available, bench, cores, crowded, table
+from ssdlib.deploy.bench import COMPILED, HEAD, RUNTIMES, Timing, available, bench, cores, crowded, line
 from ssdlib.plotting import PALETTE
 
 app = typer.Typer()
@@ -48,7 +48,8 @@ def bench_command(
 ) -> None:
     """Time the network on the CPU: latency and images a second, in PyTorch, ONNX Runtime and OpenVINO.
 
-    The network with its decoding is timed, on random images, without reading, NMS and drawing.
+    The network with its decoding is timed, on random images, without reading, NMS and drawing. Compiling takes a minute
+    for each number of requests; it is not counted, nor is the first call of any.
     """
     with clear_errors():
         for file in (out, plot):
@@ -64,16 +65,25 @@ def bench_command(
         names = available(asked)
         for name in asked:
             if name not in names:
-                typer.secho(f"warning: {name} is left out: pip install 'ssdlib[onnx,openvino]'", fg="yellow", err=True)
+                needs = "a compiler of C++" if name == COMPILED else "pip install 'ssdlib[onnx,openvino]'"
+                typer.secho(f"warning: {name} is left out: {needs}", fg="yellow", err=True)
         model = model_of(run, torch_device("cpu"))
         warning = crowded(counts, threads)
         if warning:
             typer.secho(f"warning: {warning}", fg="yellow", err=True)
-        timings = bench(model, runtimes=names, in_flight=counts, threads=threads, batch=batch, seconds=seconds)
-        typer.echo(table(timings))
+        typer.echo(HEAD)
+        timings = bench(
+            model,
+            runtimes=names,
+            in_flight=counts,
+            threads=threads,
+            batch=batch,
+            seconds=seconds,
+            report=lambda timing: typer.echo(line(timing)),
+        )
         if out is not None:
             machine = {"machine": platform.machine(), "system": platform.system(), "processors": cores()}
-            versions = {name: version(name) for name in names}
+            versions = {name: version(name) for name in sorted({name.partition("-")[0] for name in names})}
             rows = [timing.to_dict() for timing in timings]
             entries = {"model": model.architecture, **machine, "versions": versions, "timings": rows}
             write_text(out, json.dumps(entries, indent=1) + "\n")

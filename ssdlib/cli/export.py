@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ssdlib.cli.common import ModelArgument, checkpoint_of, clear_errors, example, model_of, torch_device
-from ssdlib.cli.outputs import require_writable, some_path
-from ssdlib.data import load_image
+from ssdlib.cli.common import (
+    ImageSetOption,
+    ModelArgument,
+    checkpoint_of,
+    clear_errors,
+    example,
+    model_of,
+    torch_device,
+)
+from ssdlib.cli.outputs import require_outside, require_writable, some_path
+from ssdlib.data import load_image, open_dataset
 from ssdlib.deploy.export import OUTPUTS, TARGETS, export_model, target_of
 from ssdlib.deploy.inputs import files_in
+from ssdlib.deploy.int8 import export_int8
 
 app = typer.Typer()
-MOST_IMAGES = 16
+MOST_IMAGES, MOST_CALIBRATION = 16, 300
+PRECISIONS = ("float32", "float16", "int8")
 
 
 @app.command(
@@ -22,7 +33,8 @@ MOST_IMAGES = 16
     epilog=example(
         "ssd export runs/toy --out toy.pt2",
         "ssd export runs/toy --out toy.onnx --outputs nms --images photos",
-        "ssd export runs/toy --to openvino --out toy.xml --half",
+        "ssd export runs/toy --out toy.onnx --precision int8 --images photos --data data/toy",
+        "ssd export runs/toy --to openvino --out toy.xml --precision float16",
     ),
 )
 def export_command(
@@ -41,15 +53,26 @@ def export_command(
     outputs: Annotated[
         str, typer.Option(help=f"How far the arithmetic in the file goes: {', '.join(OUTPUTS)}.", metavar="WHAT")
     ] = "boxes",
-    half: Annotated[bool, typer.Option("--half", help="Float16: half the size, results rounded to 3 digits.")] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32; float16: half the size, 3 digits; int8: a quarter, needs --images.", metavar="KIND"
+        ),
+    ] = "float32",
     images: Annotated[
         list[Path] | None,
         typer.Option(
-            help=f"Photographs to compare on, files or folders, at most {MOST_IMAGES}; by default drawn scenes.",
+            help=f"Photographs to compare on, files or folders, at most {MOST_IMAGES}, by default drawn scenes; "
+            f"for int8 to calibrate on, at most {MOST_CALIBRATION}.",
             metavar="PATH",
             parser=some_path,
         ),
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Labelled images, to measure int8's mAP before and after.", metavar="PATH", parser=some_path),
+    ] = None,
+    image_set: ImageSetOption = "test",
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Of the NMS in the file.")] = 0.05,
     max_overlap: Annotated[float, typer.Option(min=0, max=1, help="Of the NMS in the file.")] = 0.45,
 ) -> None:
@@ -58,20 +81,38 @@ def export_command(
     The file takes images (N, 3, S, S) of floats in 0..1, RGB (OpenCV reads BGR: turn it), for any N. It gives "raw"
     offsets (N, P, 4) and logits (N, P, C); or "boxes" (N, P, 4) xyxy in fractions of the image with scores (N, P, C),
     class 0 being background, which is what NMS needs; or "nms": a row for each object, of image, labels, boxes, scores.
+
+    In int8 each number moves a little, so what is compared is what is found: the file is refused if it loses a tenth of
+    what PyTorch finds in the photographs, or 0.02 of the mAP on the data that --data names.
     """
     with clear_errors():
         target = target_of(out, to)
-        files = files_in(images or [])[:MOST_IMAGES]
+        if precision not in PRECISIONS:
+            raise ValueError(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+        if data and precision != "int8":
+            raise ValueError("--data is for --precision int8, whose mAP is measured")
+        if precision == "int8" and not images:
+            raise ValueError("int8 is calibrated on photographs such as will come later: name them with --images")
+        files = spread(files_in(images or []), MOST_CALIBRATION if precision == "int8" else MOST_IMAGES)
         for file in [out, out.with_suffix(".bin")] if target == "openvino" else [out]:
             require_writable(file, [*files, checkpoint_of(run)])
-        worst = export_model(
-            model_of(run, torch_device("cpu")),
-            out,
-            to=to,
-            outputs=outputs,
-            half=half,
-            images=[load_image(file) for file in files],
-            min_score=min_score,
-            max_overlap=max_overlap,
-        )
+            require_outside(file, data or [])
+        model = model_of(run, torch_device("cpu"))
+        options: dict[str, Any] = {"to": to, "outputs": outputs, "min_score": min_score, "max_overlap": max_overlap}
+        photographs = (load_image(file) for file in files)
+        if precision == "int8":
+            labelled: Sequence[Any] = open_dataset(data, image_set, model.classes) if data else ()  # type: ignore[assignment]
+            kept = export_int8(model, out, photographs, labelled=labelled, **options)
+            typer.echo(f"program: {out}, calibrated on {len(files)} images, in which it keeps {kept.agreement:.3f} of")
+            typer.echo(f"what PyTorch finds (mAP against its {kept.sure} sure objects)")
+            if kept.before is not None:
+                typer.echo(f"mAP@0.5 on {len(labelled)} images: {kept.before:.4f} in PyTorch, {kept.after:.4f} in int8")
+            return
+        worst = export_model(model, out, half=precision == "float16", images=list(photographs), **options)
     typer.echo(f"program: {out}, at most {worst:.1g} from PyTorch on {len(files) or 'drawn'} images")
+
+
+def spread(files: Sequence[Path], most: int) -> list[Path]:
+    """At most so many of the files, from the first to the last: the first hundred of a folder may be one afternoon."""
+    count = min(most, len(files))
+    return [files[i * len(files) // count] for i in range(count)]

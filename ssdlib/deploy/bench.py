@@ -7,6 +7,7 @@ N = throughput x latency: where the processor is busy already, more requests onl
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 
 from ssdlib.deploy.export import program_of, write_onnx
+from ssdlib.deploy.int8 import quantize
 from ssdlib.deploy.runtimes import (
     ONNX,
     OPENVINO,
@@ -31,8 +33,10 @@ from ssdlib.deploy.runtimes import (
 )
 from ssdlib.model import SSD
 
-RUNTIMES = ("torch", ONNX, OPENVINO)
-"""The programs that are compared, by the name of their package."""
+TORCH, COMPILED, BFLOAT16 = "torch", "torch-compile", "torch-bfloat16"
+INT8 = "-int8"
+RUNTIMES = (TORCH, COMPILED, BFLOAT16, ONNX, ONNX + INT8, OPENVINO, OPENVINO + INT8)
+"""The programs that are compared: PyTorch as it is, compiled, and in bfloat16; others, in float32 and in int8."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ def cores() -> int:
 
 
 def available(names: Iterable[str] = RUNTIMES) -> list[str]:
-    """Those of the runtimes that are installed; ONNX Runtime and OpenVINO need the exporter of ONNX too.
+    """Those of the runtimes that are installed.
+
+    ONNX Runtime and OpenVINO need the exporter of ONNX too, int8 ONNX Runtime, and compilation a compiler of C++.
 
     Raises:
         ValueError: if there is no such runtime.
@@ -70,7 +76,15 @@ def available(names: Iterable[str] = RUNTIMES) -> list[str]:
         if name not in RUNTIMES:
             raise ValueError(f"no runtime {name!r}; there are {', '.join(RUNTIMES)}")
     exporter = installed("onnx") and installed("onnxscript")
-    return [name for name in names if name == "torch" or (exporter and installed(name))]
+
+    def there(name: str) -> bool:
+        if name == COMPILED:
+            return any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))
+        if name in (TORCH, BFLOAT16):
+            return True
+        return exporter and installed(name.removesuffix(INT8)) and (not name.endswith(INT8) or installed(ONNX))
+
+    return [name for name in names if there(name)]
 
 
 def measure(workers: Sequence[Callable[[], Any]], seconds: float, warm_up: int = 2) -> tuple[list[float], float]:
@@ -150,11 +164,14 @@ def bench(
     images = np.random.default_rng(0).random((batch, 3, model.recipe.image_size, model.recipe.image_size), np.float32)
     names, results, before = available(runtimes), [], torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        if set(names) - {"torch"}:
-            write_onnx(model, path)
+        exact, int8 = Path(folder) / "model.onnx", Path(folder) / "int8.onnx"
+        if set(names) - {TORCH, COMPILED, BFLOAT16}:
+            write_onnx(model, exact)
+        if any(name.endswith(INT8) for name in names):
+            quantize(exact, int8, [images])  # the ranges of random images: right for the time, and for nothing else
         try:
             for name in names:
+                path = int8 if name.endswith(INT8) else exact
                 for count in counts:
                     own = threads or max(1, cores() // count)
                     workers = [_call(run, images) for run in _requests(name, model, path, count, own)]
@@ -175,10 +192,12 @@ def _call(run: Runtime, images: Array) -> Callable[[], Any]:
 
 def _requests(name: str, model: SSD, path: Path, count: int, threads: int) -> list[Runtime]:
     """A function for each request in flight; they share the network."""
-    if name == "torch":
+    if name in (TORCH, COMPILED, BFLOAT16):
         torch.set_num_threads(threads)
-        return [torch_runtime(program_of(model))] * count
-    if name == ONNX:
+        program = program_of(model, dtype=torch.bfloat16 if name == BFLOAT16 else torch.float32)
+        # Compiled code has its number of threads in it.
+        return [torch_runtime(torch.compile(program, dynamic=False) if name == COMPILED else program)] * count
+    if name.startswith(ONNX):
         return [onnx_runtime(path, threads)] * count  # a session may be called by several threads
     hint = "LATENCY" if count == 1 else "THROUGHPUT"
     compiled = openvino_model(path, threads * count, PERFORMANCE_HINT=hint, NUM_STREAMS=count)
@@ -197,10 +216,11 @@ def crowded(in_flight: Iterable[int], threads: int | None) -> str | None:
     return f"up to {most} threads on {cores()} processors: they wait for each other, and every latency is longer"
 
 
-def table(timings: Sequence[Timing]) -> str:
-    """The results as text."""
-    lines = ["runtime      batch  in flight  threads   min ms  median ms   99 % ms   images/s"]
-    for t in timings:
-        figures = f"{t.min_ms:9.1f} {t.median_ms:10.1f} {t.p99_ms:9.1f} {t.images_per_second:10.1f}"
-        lines.append(f"{t.runtime:<12} {t.batch:5d} {t.in_flight:10d} {t.threads:8d}{figures}")
-    return "\n".join(lines)
+HEAD = "runtime          batch  in flight  threads   min ms  median ms   99 % ms   images/s"
+
+
+def line(timing: Timing) -> str:
+    """A result as a line under `HEAD`."""
+    t = timing
+    figures = f"{t.min_ms:9.1f} {t.median_ms:10.1f} {t.p99_ms:9.1f} {t.images_per_second:10.1f}"
+    return f"{t.runtime:<16} {t.batch:5d} {t.in_flight:10d} {t.threads:8d}{figures}"

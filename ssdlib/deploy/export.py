@@ -34,15 +34,15 @@ TOLERANCE = {False: 1e-3, True: 3e-2}
 """Largest difference from PyTorch, by whether the file is in float16: of scores, and of boxes in fractions."""
 
 
-class _Half(nn.Module):
-    """A program whose network computes in float16, and all else, with its inputs and outputs, in float32."""
+class _Lower(nn.Module):
+    """A program whose network computes in 16 bits, and all else, with its inputs and outputs, in float32."""
 
-    def __init__(self, program: nn.Module, network: SSD) -> None:
+    def __init__(self, program: nn.Module, network: SSD, dtype: torch.dtype) -> None:
         super().__init__()
         priors = network.priors
-        network.half()
+        network.to(dtype)
         network.priors = priors
-        network.register_forward_pre_hook(lambda _, given: (given[0].half(),))
+        network.register_forward_pre_hook(lambda _, given: (given[0].to(dtype),))
         network.register_forward_hook(lambda _, given, outputs: tuple(output.float() for output in outputs))
         self.program = program
 
@@ -50,18 +50,18 @@ class _Half(nn.Module):
         return self.program(images)
 
 
-def program_of(model: SSD, outputs: str = "boxes", half: bool = False) -> nn.Module:
+def program_of(model: SSD, outputs: str = "boxes", dtype: torch.dtype = torch.float32) -> nn.Module:
     """What is exported, as a module of PyTorch on the CPU; the model is left as it is.
 
     Args:
         model: any SSD, on any device.
         outputs: "raw" gives offsets (N, P, 4) and logits (N, P, C); others boxes (N, P, 4) xyxy in fractions of the
             image, and scores (N, P, C).
-        half: whether the network computes in float16.
+        dtype: what the network computes in; the decoding is in float32.
     """
     network = copy.deepcopy(model).cpu().eval()
     program: nn.Module = network if outputs == "raw" else Program(network)
-    return (_Half(program, network) if half else program).eval()
+    return (program if dtype == torch.float32 else _Lower(program, network, dtype)).eval()
 
 
 def target_of(path: Path, to: str | None = None) -> str:
@@ -124,7 +124,7 @@ def export_model(
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"program{path.suffix}"
         if target == "torch-export":
-            _write_program(program_of(model, outputs, half), model, made)
+            _write_program(program_of(model, outputs, torch.float16 if half else torch.float32), model, made)
         else:
             thresholds = (min_score, max_overlap)
             exact = made.with_suffix(".onnx")
@@ -133,10 +133,16 @@ def export_model(
                 openvino = require("openvino", "openvino")
                 openvino.save_model(openvino.convert_model(exact), made, compress_to_fp16=half)
         worst = compare(runtime_of(made), model, batch, outputs, TOLERANCE[half], (min_score, max_overlap))
-        for file in [made.with_suffix(".bin"), made] if target == "openvino" else [made]:
-            with replaced(path.with_suffix(file.suffix) if target == "openvino" else path) as aside:
-                shutil.copyfile(file, aside)
+        install(made, path)
     return worst
+
+
+def install(made: Path, path: Path) -> None:
+    """Move a file that was judged right into place; of OpenVINO's two, the weights first."""
+    pair = made.suffix == ".xml"
+    for file in [made.with_suffix(".bin"), made] if pair else [made]:
+        with replaced(path.with_suffix(file.suffix) if pair else path) as aside:
+            shutil.copyfile(file, aside)
 
 
 def check_batch(images: Sequence[Any], size: int) -> Array:
@@ -168,7 +174,7 @@ def write_onnx(
     size = model.recipe.image_size
     names = OUTPUTS["boxes" if outputs == "nms" else outputs]
     exported = torch.onnx.export(
-        program_of(model, outputs, half),
+        program_of(model, outputs, torch.float16 if half else torch.float32),
         (torch.zeros(2, 3, size, size),),
         dynamo=True,
         dynamic_shapes={"images": {0: torch.export.Dim("batch")}},

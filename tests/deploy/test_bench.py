@@ -11,12 +11,15 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import numpy as np
 import pytest
 import torch
 from support.commands import call, refused
 
 from ssdlib.deploy import bench as benching
-from ssdlib.deploy.bench import Timing, available, bench, crowded, measure, table
+from ssdlib.deploy.bench import COMPILED, HEAD, RUNTIMES, Timing, available, bench, crowded, line, measure
+from ssdlib.deploy.export import check_batch, write_onnx
+from ssdlib.deploy.int8 import quantize
 from ssdlib.zoo.checkpoint import demo_model, save_model
 
 
@@ -66,7 +69,25 @@ def test_figures_of_pytorch():
         assert 0 < timing.min_ms <= timing.median_ms <= timing.p99_ms
         assert timing.calls >= 3 * timing.in_flight
         assert timing.images_per_second <= 1e3 * timing.in_flight / timing.min_ms
-    assert len(table(timings).splitlines()) == 3
+    assert [len(line(timing)) for timing in timings] == [len(HEAD)] * 2
+
+
+def test_each_runtime_computes_in_its_own_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """bfloat16 rounds, int8 more so, and both find about what float32 finds; none is another under its name."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    images = check_batch([], 256)[:1]
+    exact, int8 = tmp_path / "exact.onnx", tmp_path / "int8.onnx"
+    write_onnx(demo_model(), exact)
+    quantize(exact, int8, [images])
+    seen = {}
+    for name, path in (("torch", exact), ("torch-bfloat16", exact), ("onnxruntime", exact), ("onnxruntime-int8", int8)):
+        first, second = benching._requests(name, demo_model(), path, 2, 1)
+        seen[name] = first(images)[1]
+        np.testing.assert_array_equal(second(images)[1], seen[name])
+    away = {name: float(np.abs(scores - seen["torch"]).max()) for name, scores in seen.items()}
+    assert away["onnxruntime"] < 1e-4 < away["torch-bfloat16"] < 0.05
+    assert 1e-3 < away["onnxruntime-int8"] < 0.2
 
 
 def test_wrong_numbers_and_names(monkeypatch: pytest.MonkeyPatch):
@@ -74,10 +95,15 @@ def test_wrong_numbers_and_names(monkeypatch: pytest.MonkeyPatch):
         bench(demo_model(), in_flight=[0])
     with pytest.raises(ValueError, match="no runtime 'tflite'"):
         available(["tflite"])
+    monkeypatch.setattr(benching.shutil, "which", lambda name: None)
     monkeypatch.setattr(benching, "installed", lambda name: name != "openvino")
-    assert available() == ["torch", "onnxruntime"]
+    assert available() == ["torch", "torch-bfloat16", "onnxruntime", "onnxruntime-int8"]
+    monkeypatch.setattr(benching, "installed", lambda name: name != "onnxruntime")
+    assert available() == ["torch", "torch-bfloat16", "openvino"]  # int8 is made by ONNX Runtime
     monkeypatch.setattr(benching, "installed", lambda name: name != "onnxscript")
-    assert available() == ["torch"]
+    assert available(["openvino", "torch-compile", "torch"]) == ["torch"]
+    monkeypatch.setattr(benching.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "g++" else None)
+    assert "torch-compile" in available()
 
 
 def test_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch):
@@ -109,5 +135,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_every_runtime_that_is_installed():
     for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(package)
-    timings = bench(demo_model(), in_flight=[1, 2], threads=1, seconds=0.05)
-    assert [t.runtime for t in timings] == ["torch", "torch", "onnxruntime", "onnxruntime", "openvino", "openvino"]
+    names = [name for name in RUNTIMES if name != COMPILED]  # which takes a minute
+    timings = bench(demo_model(), runtimes=names, in_flight=[2], threads=1, seconds=0.05)
+    assert [t.runtime for t in timings] == names

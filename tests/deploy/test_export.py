@@ -13,9 +13,10 @@ from torch import nn
 
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.coding import decode
-from ssdlib.data import load_image, sample_root
-from ssdlib.deploy import export
+from ssdlib.data import VOCDataset, load_image, sample_root
+from ssdlib.deploy import export, int8
 from ssdlib.deploy.export import check_batch, compare, export_model, target_of, write_onnx
+from ssdlib.deploy.int8 import MOST_LOST, export_int8, judge
 from ssdlib.deploy.nms_graph import add_nms
 from ssdlib.deploy.runtimes import onnx_runtime, opencv_runtime, openvino_runtime, torch_runtime
 from ssdlib.model import build_model
@@ -39,7 +40,9 @@ def boxes_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(boxes_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The detector of the package has been written as ONNX before."""
 
-    def write(model: Any, path: Path, outputs: str, half: bool, thresholds: tuple[float, float]) -> None:
+    def write(
+        model: Any, path: Path, outputs: str, half: bool = False, thresholds: tuple[float, float] = (0.05, 0.45)
+    ) -> None:
         assert outputs != "raw"
         assert not half
         onnx = pytest.importorskip("onnx")
@@ -49,6 +52,7 @@ def quick(boxes_onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_bytes(graph.SerializeToString())
 
     monkeypatch.setattr(export, "write_onnx", write)
+    monkeypatch.setattr(int8, "write_onnx", write)
 
 
 def photographs() -> np.ndarray:
@@ -175,6 +179,65 @@ def test_the_file_says_classes_and_colours(boxes_onnx: Path):
     assert "RGB" in notes["input"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "outputs"), [("toy.onnx", "boxes"), ("toy.onnx", "nms"), ("toy.xml", "boxes")])
+def test_int8_finds_what_pytorch_finds(quick: None, tmp_path: Path, name: str, outputs: str):
+    """A quarter of the size, other numbers, the same objects; and the file is the one that was judged."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("openvino" if name.endswith("xml") else "onnxruntime")
+    labelled = VOCDataset(sample_root(), "test", classes=demo_model().classes)
+    photos = [load_image(path) for path in PHOTOS]
+    kept = export_int8(demo_model(), tmp_path / name, iter(photos), outputs=outputs, labelled=labelled)
+    assert kept.sure >= 3
+    assert 0.9 <= kept.agreement <= 1
+    assert kept.before == pytest.approx(0.9, abs=0.1)
+    assert abs(kept.after - kept.before) <= MOST_LOST
+    weights = tmp_path / name.replace(".xml", ".bin")
+    assert weights.stat().st_size < 1_200_000  # 2.9 MB in float32
+    again = judge(export.runtime_of(tmp_path / name), demo_model(), outputs, photos)
+    assert again.agreement == pytest.approx(kept.agreement)
+    if outputs == "boxes":
+        scores, wanted = (
+            run(photographs())[1]
+            for run in (export.runtime_of(tmp_path / name), torch_runtime(export.program_of(demo_model())))
+        )
+        assert np.abs(scores - wanted).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_int8_that_lost_too_much_is_not_written(quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("onnxruntime")
+    photos = [load_image(path) for path in PHOTOS]
+    gray = [torch.full((3, 64, 64), 128, dtype=torch.uint8)] * 2
+    with pytest.raises(ValueError, match=r"not written: PyTorch finds nothing .* in the 2 photographs"):
+        export_int8(demo_model(), tmp_path / "toy.onnx", gray)
+    right = int8.quantize
+    # Calibrated on what is gray, the ranges are too narrow for photographs.
+    narrow = check_batch(gray, 256)
+    monkeypatch.setattr(int8, "quantize", lambda exact, out, batches: right(exact, out, [0.02 * narrow]))
+    with pytest.raises(ValueError, match=r"not written: of the \d+ objects that PyTorch finds, the int8 file keeps"):
+        export_int8(demo_model(), tmp_path / "toy.onnx", photos)
+    assert not list(tmp_path.iterdir())
+
+
+def test_int8_is_judged_by_its_map_on_labels():
+    """A program that finds only the surest objects agrees on those, and loses mAP on labels."""
+    labelled = list(VOCDataset(sample_root(), "test", classes=demo_model().classes))[:6]
+    photos = [image for image, _ in labelled]
+    exact = torch_runtime(export.program_of(demo_model()))
+
+    def without_stars(images: Any) -> Any:
+        boxes, scores = exact(images)
+        return boxes, scores * np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
+
+    same = judge(exact, demo_model(), "boxes", photos, labelled)
+    assert same.agreement == pytest.approx(1)
+    assert same.before == same.after > 0.5
+    starless = [image for image, target in labelled if 6 not in target["labels"]]
+    with pytest.raises(ValueError, match=r"not written: its mAP is 0\.\d+, and 0\.\d+ in PyTorch"):
+        judge(without_stars, demo_model(), "boxes", starless, labelled)
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +309,10 @@ def test_targets():
         export_model(demo_model(), "a.pt2", outputs="nms")
     with pytest.raises(ValueError, match="no outputs 'all'"):
         export_model(demo_model(), "a.pt2", outputs="all")
+    with pytest.raises(ValueError, match=r"int8 goes into \.onnx and \.xml, not into a\.pt2"):
+        export_int8(demo_model(), "a.pt2", [])
+    with pytest.raises(ValueError, match="int8 needs photographs"):
+        export_int8(demo_model(), "a.onnx", [])
 
 
 @pytest.mark.parametrize(("package", "name"), [("onnx", "a.onnx"), ("onnxscript", "a.xml")])

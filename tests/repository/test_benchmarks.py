@@ -206,6 +206,28 @@ def test_a_detector_is_measured_on_photographs_with_yolo_labels(tmp_path: Path):
     assert sum(row["objects"] for row in found["at_score_0.3"]["recall_by_size"]) == found["objects"]
 
 
+def test_the_order_of_colours(tmp_path: Path):
+    colour_order = importlib.import_module("colour_order")
+    colour_order.main(["--scenes", "6", "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "colour_order.json").read_text())["rows"]
+    assert row["mAP"]["RGB"] > 0.8
+    assert row["AP"]["RGB"] != row["AP"]["BGR"]  # the network saw other pixels
+    assert 0 < row["found"]["BGR"] <= row["objects"]
+    assert colour_order.ORDERS["BGR"](torch.arange(3)[:, None, None]).flatten().tolist() == [2, 1, 0]
+
+
+def test_latency(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    latency = importlib.import_module("latency")
+    monkeypatch.setattr(latency, "sizes", lambda model: {"float32": 2.9})  # tests/deploy exports
+    options = ["--seconds", "0.02", "--in-flight", "1", "2", "--batch", "1", "2", "--runtimes", "torch"]
+    latency.main([*options, "--small", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "bench.json").read_text())
+    (model,) = record["models"]
+    assert [(row["batch"], row["in_flight"]) for row in model["timings"]] == [(1, 1), (1, 2), (2, 1)]
+    assert len(record["load"]) == 2
+    assert capsys.readouterr().out.count("torch ") == 3
+
+
 def test_two_names_of_the_model_for_one_class_are_one_detection():
     photographs = importlib.import_module("photographs")
     classes = photographs.shared_classes(["person", "cup", "kite"], ["Mug", "Coffee cup", "Person"])
