@@ -28,6 +28,8 @@ $(INSTALLED): requirements.txt constraints.txt pyproject.toml
 		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt -c constraints.txt
+	# By itself: it asks for opencv-python, which would overwrite opencv-python-headless; all else that it needs is there.
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps trackeval==1.3.0
 	touch $@
 
 book: $(INSTALLED) ## Build the site; chapters that changed are run (RUN=all: every one)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pytest
 import torch
+from support.commands import call
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ssdlib.boxes import xyxy_to_cxcywh
@@ -18,6 +20,7 @@ from ssdlib.data import VOCDataset, open_dataset, sample_root
 from ssdlib.engine import PRESETS, train
 from ssdlib.widgets import TrainingPlayer
 from ssdlib.zoo import demo_model
+from ssdlib.zoo.checkpoint import save_model
 
 matplotlib.use("Agg")
 
@@ -226,6 +229,58 @@ def test_latency(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert [(row["batch"], row["in_flight"]) for row in model["timings"]] == [(1, 1), (1, 2), (2, 1)]
     assert len(record["load"]) == 2
     assert capsys.readouterr().out.count("torch ") == 3
+
+
+def test_tracks_are_measured_by_trackeval(tmp_path: Path):
+    pytest.importorskip("trackeval")
+    pytest.importorskip("scipy")
+    tracking = importlib.import_module("tracking")
+    tracking.main(["--clips", "1", "--frames", "16", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "tracking.json").read_text())
+    rows = {(row["situation"], row["way"]): row for row in record["rows"]}
+    assert len(rows) == 4 * len(tracking.WAYS)
+    true = rows["all", "true boxes"]
+    assert (true["HOTA"], true["MOTA"], true["IDF1"], true["switches"], true["numbers"]) == (100, 100, 100, 0, 8)
+    ours = rows["all", "as it is"]
+    assert 50 < ours["HOTA"] < 100
+    assert ours["misses"] + ours["false"] > 0
+    assert ours["HOTA"] == pytest.approx((ours["DetA"] * ours["AssA"]) ** 0.5, abs=2)
+    assert rows["crossing", "standing still"]["switches"] > 0
+
+
+def test_numbers_that_change_cost_idf1_and_not_mota_much(tmp_path: Path):
+    """trackeval reads what we write: an object that changes its number halfway through."""
+    pytest.importorskip("trackeval")
+    tracking = importlib.import_module("tracking")
+    truth = [f"{frame},1,{frame},20,30,40,1,1,1.0" for frame in range(1, 21)]
+    ours = [f"{frame},{7 if frame <= 10 else 8},{frame},20,30,40,0.9,-1,-1,-1" for frame in range(1, 21)]
+    tracking.write(tmp_path / "truth" / "a" / "gt" / "gt.txt", truth)
+    tracking.write(tmp_path / "tracks" / "ours" / "data" / "a.txt", ours)
+    found = tracking.figures(tmp_path, {"a": 20})
+    assert (found["switches"], found["MOTA"], found["IDF1"], found["DetA"]) == (1, 95, 50, 100)
+    assert found["AssA"] == 50
+
+
+def test_the_text_of_ssd_track_is_read_by_trackeval(tmp_path: Path):
+    pytest.importorskip("trackeval")
+    pytest.importorskip("av")
+    from ssdlib.deploy.video import VideoWriter
+
+    tracking = importlib.import_module("tracking")
+    lines: list[str] = []
+    with VideoWriter(tmp_path / "clip.mp4", Fraction(10)) as writer:
+        for number, (image, objects) in enumerate(tracking.render_clip("leaving", 1, 12)):
+            writer.write(image, number / 10)
+            lines += tracking.truth_lines(number, objects)
+    tracking.write(tmp_path / "truth" / "clip" / "gt" / "gt.txt", lines)
+    mot = tmp_path / "tracks" / "ours" / "data" / "clip.txt"
+    demo = save_model(demo_model(), tmp_path / "model.safetensors")
+    result = call("track", demo, tmp_path / "clip.mp4", "--mot", mot, "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    found = tracking.figures(tmp_path, {"clip": 12})
+    assert found["HOTA"] > 60
+    assert found["IDF1"] > 75
+    assert found["true_numbers"] == 3
 
 
 def test_two_names_of_the_model_for_one_class_are_one_detection():
