@@ -11,6 +11,8 @@ import pytest
 from nbformat import NotebookNode, v4
 from support.commands import run_tool
 
+from ssdlib.zoo.photographs import PHOTOGRAPHS
+
 BOOK = Path(notebooks.__file__).parent.parent / "book"
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.ipynb"))
 
@@ -95,6 +97,22 @@ def test_labels_are_unique_in_the_book() -> None:
     for pattern in (r":label: ([\w-]+)", r'"name": "(fig-[\w-]+)"', r"^\s*\"?:name: ([\w-]+)"):
         labels = re.findall(pattern, text, flags=re.MULTILINE)
         assert len(labels) == len(set(labels)), sorted(label for label in labels if labels.count(label) > 1)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.name)
+def test_terms_stand_where_sample_photographs_stand(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    assert uncredited(notebook) == []
+
+
+def uncredited(notebook: NotebookNode) -> list[str]:
+    """The sample photographs that a chapter takes and of which it does not say whose they are, and their terms."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    captions = [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "") for cell in notebook.cells]
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    said = re.sub(r"\s+", " ", " ".join(texts + captions))
+    taken = [name for name in PHOTOGRAPHS if "sample_photograph" in code and f'"{name}"' in code]
+    return [name for name in taken if PHOTOGRAPHS[name][1] not in said]
 
 
 @pytest.mark.slow
