@@ -10,6 +10,7 @@ from __future__ import annotations
 from ssdlib.exercises.boxes import check_iou_of_partners
 from ssdlib.exercises.coding import check_change_variances, check_decode_corners, check_encode_corners
 from ssdlib.exercises.data import check_turn_boxes
+from ssdlib.exercises.family import check_window_sums
 from ssdlib.exercises.introduction import check_keep_surest
 from ssdlib.exercises.loss import check_localization_loss, check_mine_by_rank
 from ssdlib.exercises.matching import check_match_table
@@ -37,4 +38,5 @@ __all__ = [
     "check_positions_in_use",
     "check_soft_nms",
     "check_turn_boxes",
+    "check_window_sums",
 ]
