@@ -283,6 +283,32 @@ def test_the_text_of_ssd_track_is_read_by_trackeval(tmp_path: Path):
     assert found["true_numbers"] == 3
 
 
+@pytest.mark.slow
+def test_a_server_under_load(tmp_path: Path):
+    """Whatever comes between, each request gets the answer of its own photograph."""
+    pytest.importorskip("litserve")
+    serving = importlib.import_module("serving")
+    serving.main(["--rates", "60", "--seconds", "0.4", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "serving.json").read_text())
+    (row,) = record["rows"]
+    assert (row["sent"], row["right"], row["wrong"], row["failed"]) == (24, 24, 0, 0)  # at once: in batches
+    statuses = {name: status for name, (status, _) in record["refused"].items()}
+    assert {statuses[name] for name in ("no base64", "no image", "cut off")} == {400}
+    assert {statuses[name] for name in ("too large", "too many pixels")} == {413}
+    assert {statuses[name] for name in ("no JSON", "no image given", "score over 1")} == {422}
+    assert "photo" not in record["refused"]["no base64"][1]  # what came is not sent back
+
+
+def test_an_answer_to_another_photograph_is_wrong():
+    serving = importlib.import_module("serving")
+    one = {"size": [8, 9], "objects": [{"class": "ball", "score": 0.9, "box": [1.0, 2.0, 3.0, 4.0]}]}
+    assert serving.same(one, one)
+    for change in ({"class": "star"}, {"score": 0.8}, {"box": [1.0, 2.0, 3.0, 5.0]}):
+        assert not serving.same(one, {**one, "objects": [{**one["objects"][0], **change}]})
+    assert not serving.same(one, {**one, "objects": []})
+    assert not serving.same(one, {**one, "size": [9, 8]})
+
+
 def test_two_names_of_the_model_for_one_class_are_one_detection():
     photographs = importlib.import_module("photographs")
     classes = photographs.shared_classes(["person", "cup", "kite"], ["Mug", "Coffee cup", "Person"])
