@@ -32,6 +32,7 @@ from ssdlib.cli.video import detect_in_video, video_path
 from ssdlib.data.files import replaced
 from ssdlib.deploy import Detector, Found
 from ssdlib.deploy.inputs import VIDEOS, files_in
+from ssdlib.deploy.video import is_stream
 
 app = typer.Typer()
 
@@ -68,7 +69,11 @@ def detect_command(
     run: ModelArgument,
     images: Annotated[
         list[Path],
-        typer.Argument(help="Images, folders, patterns; or a video.", metavar="IMAGES", parser=some_path),
+        typer.Argument(
+            help='Images, folders, patterns; or a video, "-" for a piped one, "camera:0" for a camera.',
+            metavar="IMAGES",
+            parser=some_path,
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -96,14 +101,14 @@ def detect_command(
     """Find objects in images: a line for each on the screen, as JSON, and pictures with boxes if OUT is given.
 
     Of a folder, its photographs are taken. Images that cannot be read are listed at the end; then the exit status is 1.
-    A video is looked at frame by frame, and written with boxes and without sound.
+    A video is looked at frame by frame, and written with boxes and without sound. Ctrl-C ends a camera.
     """
     unreadable: list[str] = []
     with clear_errors():
         files = files_in(images)
         checkpoint = checkpoint_of(run)
-        clip = files[0] if files[0].suffix.lower() in VIDEOS else None
-        if any(file.suffix.lower() in VIDEOS for file in files) and (len(files) > 1 or crop is not None):
+        clip = files[0] if is_video(files[0]) else None
+        if any(is_video(file) for file in files) and (len(files) > 1 or crop is not None):
             raise ValueError("a video is given by itself, without other files and without --crop")
         for table in (lines, csv):
             if table is not None:
@@ -148,6 +153,11 @@ def detect_command(
         typer.secho(f"error: {len(unreadable)} of {len(files)} images cannot be read:", fg="red", err=True)
         typer.echo("\n".join(f"  {message}" for message in unreadable), err=True)
         raise typer.Exit(1)
+
+
+def is_video(path: Path) -> bool:
+    """Whether a path names a video, a camera, or what is piped in."""
+    return path.suffix.lower() in VIDEOS or is_stream(path)
 
 
 def names_in(text: str | None) -> list[str] | None:

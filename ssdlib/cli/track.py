@@ -22,7 +22,7 @@ from ssdlib.cli.common import (
 )
 from ssdlib.cli.detect import ClassesOption, WithoutOption, names_in
 from ssdlib.cli.outputs import require_writable, some_path
-from ssdlib.cli.video import video_path
+from ssdlib.cli.video import until_interrupted, video_path
 from ssdlib.data.files import replaced, space_for
 from ssdlib.deploy import Detector
 from ssdlib.deploy.tracking import Tracker, mot_lines
@@ -34,7 +34,7 @@ app = typer.Typer()
 @app.command("track", epilog=example("ssd track runs/toy clip.mp4 --out tracked.mp4 --mot tracks.txt"))
 def track_command(
     run: ModelArgument,
-    clip: Annotated[Path, typer.Argument(help="A video.", metavar="VIDEO", parser=some_path)],
+    clip: Annotated[Path, typer.Argument(help='A video, "-", or "camera:0".', metavar="VIDEO", parser=some_path)],
     out: Annotated[
         Path | None, typer.Option(help="Video with boxes and numbers.", metavar="PATH", parser=some_path)
     ] = None,
@@ -62,6 +62,7 @@ def track_command(
         video = Video(clip)
         seen: dict[int, str] = {}
         with ExitStack() as stack:
+            stack.enter_context(until_interrupted(video))
             writer = text = None
             if drawn is not None:
                 writer = stack.enter_context(VideoWriter(stack.enter_context(replaced(drawn)), video.rate))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import typer
@@ -15,7 +16,7 @@ from ssdlib.cli.outputs import require_ending, require_writable, rows_to
 from ssdlib.data.files import replaced
 from ssdlib.deploy import Detector
 from ssdlib.deploy.inputs import VIDEOS
-from ssdlib.deploy.video import Frame, Video, VideoWriter
+from ssdlib.deploy.video import CAMERA, STDIN, Frame, Video, VideoWriter, is_stream
 
 COLUMNS = ("file", "frame", "time", "class", "score", "box")
 
@@ -29,10 +30,30 @@ def video_path(clip: Path, out: Path | None, checkpoint: Path) -> Path | None:
     """
     if out is None:
         return None
-    path = out / f"{clip.stem}.mp4" if out.is_dir() else out
+    stem = clip.stem if not is_stream(clip) else "piped" if str(clip) == STDIN else "camera"
+    path = out / f"{stem}.mp4" if out.is_dir() else out
     require_ending(path, VIDEOS)
     require_writable(path, [clip, checkpoint])
     return path
+
+
+@contextmanager
+def until_interrupted(video: Video) -> Iterator[None]:
+    """Let Ctrl-C end a camera, or what is piped in, as the end of a file would; the second one ends the program."""
+
+    def stop(number: int, frame: object) -> None:
+        if video.stop:
+            raise KeyboardInterrupt
+        video.stop = True
+
+    if not is_stream(video.path):
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def detect_in_video(
@@ -54,11 +75,13 @@ def detect_in_video(
 
     started, count = time.perf_counter(), 0
     with ExitStack() as stack:
+        stack.enter_context(until_interrupted(video))
         write = stack.enter_context(rows_to(lines, table, COLUMNS))
         writer = None
         if out is not None:
             writer = stack.enter_context(VideoWriter(stack.enter_context(replaced(out)), video.rate))
-        for result in detector.each(pixels(), batch_size):
+        # A batch of a camera would be of frames that are over.
+        for result in detector.each(pixels(), 1 if video.path.startswith(CAMERA) else batch_size):
             frame = frames.pop(0)
             assert result.found is not None
             place = {"file": str(clip), "frame": frame.number, "time": round(frame.time, 3)}

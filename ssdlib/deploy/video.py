@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,18 @@ H264, FALLBACK = "libx264", "mpeg4"
 _TICKS = 90_000  # of a second: what times of frames are rounded to
 
 
+STDIN, CAMERA = "-", "camera:"
+"""Names that are no files: what is piped in, and how those of cameras begin, as in "camera:0"."""
+
+CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
+"""For each system, the format that PyAV reads cameras in, and how it names them: Windows by the name of the device."""
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether a video has no end that is known: what is piped in, and cameras."""
+    return os.fspath(path) == STDIN or os.fspath(path).startswith(CAMERA)
+
+
 class Frame(NamedTuple):
     """A frame of a video: its number from 0, its time in seconds, and its pixels, uint8 (3, H, W), RGB, upright."""
 
@@ -28,17 +41,19 @@ class Frame(NamedTuple):
 
 
 class Video:
-    """A video file, to be read once, from its beginning to its end.
+    """A video, to be read once, from its beginning to its end.
 
     Sound is left out, and frames keep their own times, which need not be equally far apart.
 
     Args:
-        path: the file, or whatever PyAV opens.
+        path: the file; "-" is what is piped in (MPEG-TS, Matroska, or MP4 with its index in front), and "camera:0" the
+            first camera.
 
     Attributes:
         rate: frames a second, on the average.
         expected: the number of frames, as the file states it; 0 where it does not.
         problem: why reading ended early; None if it did not.
+        stop: set it to end after the next frame.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -48,10 +63,9 @@ class Video:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._av = require("av", "video")
         self.path = os.fspath(path)
-        if not Path(path).exists():
-            raise FileNotFoundError(f"no video at {path}")
+        source, options = _source(self.path)
         try:
-            self._container = self._av.open(self.path)
+            self._container = self._av.open(source, **options)
             self._stream = self._container.streams.video[0]
         except (self._av.FFmpegError, IndexError) as error:
             reason = "it has no pictures" if isinstance(error, IndexError) else error
@@ -60,6 +74,7 @@ class Video:
         self.rate = self._stream.average_rate or Fraction(25)
         self.expected: int = self._stream.frames
         self.problem: str | None = None
+        self.stop = False
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames, one after the other; of a file that is cut off, those that are there."""
@@ -71,6 +86,8 @@ class Video:
                 last = max(moment, last)
                 yield Frame(number, last, self._upright(frame))
                 number += 1
+                if self.stop:
+                    return
         except self._av.FFmpegError as error:
             self.problem = f"{self.path}: cannot be read after frame {number}: {error}"
         finally:
@@ -83,6 +100,28 @@ class Video:
         pixels = frame.to_ndarray(format="rgb24")
         turns = round(getattr(frame, "rotation", 0) / 90) % 4  # quarters, against the clock
         return torch.from_numpy(np.ascontiguousarray(np.rot90(pixels, turns).transpose(2, 0, 1)))
+
+
+def _source(path: str) -> tuple[Any, dict[str, Any]]:
+    """What PyAV opens, and its options.
+
+    Raises:
+        FileNotFoundError: if there is no such file or camera.
+        ValueError: if cameras cannot be read on this system.
+    """
+    if path == STDIN:
+        return sys.stdin.buffer, {}
+    if not path.startswith(CAMERA):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"no video at {path}")
+        return path, {}
+    if sys.platform not in CAMERAS:
+        raise ValueError(f"{path}: cameras cannot be read on {sys.platform}")
+    kind, name = CAMERAS[sys.platform]
+    device = name.format(path.removeprefix(CAMERA))
+    if device.startswith("/dev/") and not Path(device).exists():
+        raise FileNotFoundError(f"{path}: there is no {device}")
+    return device, {"format": kind}
 
 
 class VideoWriter:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import resource
+import signal
 import sys
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -18,7 +21,10 @@ import pytest
 import torch
 from PIL import Image
 from support.commands import call, refused
+from typer.testing import CliRunner
 
+from ssdlib.cli import app
+from ssdlib.cli.video import until_interrupted
 from ssdlib.data import load_image, sample_root
 from ssdlib.deploy import video
 from ssdlib.deploy.video import Video, VideoWriter
@@ -138,6 +144,76 @@ def test_the_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ValueError, match=r"this needs the package av: pip install 'ssdlib\[video\]'"):
         Video(tmp_path / "a.mp4")
+
+
+# ---- pipes and cameras -----------------------------------------------------------------------------------------
+
+
+class _Pipe(io.RawIOBase):
+    """Bytes as a pipe gives them: in pieces, and never again."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = io.BytesIO(data)
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self.data.read(min(size, 700) if size > 0 else 700)
+
+
+@pytest.mark.parametrize("ending", ["mkv", "ts"])
+def test_a_video_that_is_piped_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str):
+    data = write(tmp_path / f"a.{ending}", EVEN).read_bytes()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=_Pipe(data)))
+    frames = list(Video("-"))
+    assert len(frames) == len(EVEN)
+    assert frames[0].pixels.shape == (3, 48, 64)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=_Pipe(b"no video" * 1000)))
+    with pytest.raises(ValueError, match="-: cannot be read as a video"):
+        Video("-")
+
+
+def test_the_command_takes_a_pipe(tmp_path: Path):
+    demo = save_model(demo_model(), tmp_path / "model.safetensors")
+    data = write(tmp_path / "a.mkv", EVEN[:3]).read_bytes()
+    for command, out in (("detect", ("--out", tmp_path)), ("track", ("--out", tmp_path / "tracked.mp4"))):
+        arguments = [command, str(demo), "-", *map(str, out), "--device", "cpu"]
+        result = CliRunner().invoke(app, arguments, input=data)
+        assert result.exit_code == 0, result.output
+    assert len(list(Video(tmp_path / "piped.mp4"))) == 3
+    assert len(list(Video(tmp_path / "tracked.mp4"))) == 3
+
+
+def test_a_camera_ends_with_ctrl_c(monkeypatch: pytest.MonkeyPatch):
+    """The camera is PyAV's test picture, which has no end; Ctrl-C is a real signal."""
+    monkeypatch.setitem(video.CAMERAS, sys.platform, ("lavfi", "testsrc=size=64x48:rate={}"))
+    camera = Video("camera:25")
+    before = signal.getsignal(signal.SIGINT)
+    seen = []
+    with until_interrupted(camera):
+        for frame in camera:
+            seen.append(frame)
+            if frame.number == 3:
+                signal.raise_signal(signal.SIGINT)
+    assert [frame.number for frame in seen] == [0, 1, 2, 3]
+    assert seen[0].pixels.shape == (3, 48, 64)
+    assert camera.problem is None
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(KeyboardInterrupt), until_interrupted(camera):
+        signal.raise_signal(signal.SIGINT)  # the second: it was stopped before
+    file = SimpleNamespace(path="a.mp4", stop=False)
+    with until_interrupted(file):  # a file is there whole or not at all: there Ctrl-C is what it always is
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_camera_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    demo = save_model(demo_model(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert "camera:77: there is no /dev/video77" in refused("detect", demo, "camera:77")
+    monkeypatch.setattr(sys, "platform", "sunos5")
+    with pytest.raises(ValueError, match="camera:0: cameras cannot be read on sunos5"):
+        Video("camera:0")
 
 
 @pytest.mark.slow

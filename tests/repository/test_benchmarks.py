@@ -283,6 +283,17 @@ def test_the_text_of_ssd_track_is_read_by_trackeval(tmp_path: Path):
     assert found["true_numbers"] == 3
 
 
+def test_the_memory_of_a_long_video(tmp_path: Path):
+    pytest.importorskip("av")
+    hour = importlib.import_module("hour")
+    hour.main(["--minutes", "0.04", "--every", "20", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "hour.json").read_text())
+    assert (record["frames"], record["written"]) == (60, 60)
+    assert record["at"] == sorted(record["at"])
+    assert (record["at"][0], record["at"][-1]) == (0, 59)
+    assert len(record["megabytes"]) == 21
+
+
 @pytest.mark.slow
 def test_a_server_under_load(tmp_path: Path):
     """Whatever comes between, each request gets the answer of its own photograph."""
