@@ -16,6 +16,8 @@ import inspect
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,16 @@ _PATIENCE = 180  # seconds for npm: a build goes on without
 
 FILES = {"script": "runtime.js", "runtime": "runtime.bin", "model": "model.bin"}
 ABOUT = "about.json"
+NOTICE = f"""What the page "Your photograph" runs on, and its terms
+
+runtime.js, runtime.bin (gzip): ONNX Runtime Web, npm {RUNTIME} {RUNTIME_VERSION}
+Copyright (c) Microsoft Corporation. MIT License:
+{{mit}}
+model.bin (gzip): the weights of npm {openimages.PACKAGE} {openimages.VERSION}, converted to ONNX
+Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0
+
+{{samples}}
+"""
 
 
 def files(*, progress: bool = True) -> Path:
@@ -51,18 +63,28 @@ def files(*, progress: bool = True) -> Path:
         ImportError: if a package that has a sample photograph is not installed.
     """
     folder = openimages.cached_file().parent / f"photograph-{fingerprint()}"
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
-            made = Path(beside) / "made"
-            made.mkdir()
-            make(made, progress=progress)
-            try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder.parent / "photograph.lock"):
+        if not folder.is_dir():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+                made = Path(beside) / "made"
+                made.mkdir()
+                make(made, progress=progress)
                 os.rename(made, folder)
-            except OSError:
-                if not folder.is_dir():  # another process was first
-                    raise
     return folder
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Of several processes one at a time, where the system has such locks: tests and a build want the same files."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(path, "w", encoding="utf-8") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
 
 
 def fingerprint() -> str:
@@ -84,6 +106,7 @@ def make(folder: Path, *, progress: bool = True) -> None:
         (folder / name).write_bytes(stored)
     for name in PHOTOGRAPHS:
         to_pil(photograph_pixels(name)).save(folder / f"{name}.png")
+    (folder / "NOTICE.txt").write_text(notice(), encoding="utf-8")
     stored_sizes = sum((folder / name).stat().st_size for name in FILES.values())
     sizes = {
         "fetched": stored_sizes,
@@ -93,6 +116,14 @@ def make(folder: Path, *, progress: bool = True) -> None:
     about = {"version": fingerprint(), "files": FILES, "sizes": sizes, **facts(network)}
     about["samples"] = [sample_about(name) for name in PHOTOGRAPHS]
     (folder / ABOUT).write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
+
+
+def notice() -> str:
+    """Whose all of it is, and under which terms."""
+    licence = (Path(__file__).resolve().parents[2] / "LICENSE").read_text(encoding="utf-8")
+    mit = licence[licence.index("Permission is hereby granted") :]  # ours is the same
+    samples = "\n".join("{file}: {name}, {credit}".format(**sample_about(name)) for name in PHOTOGRAPHS)
+    return NOTICE.format(mit=mit, samples=samples)
 
 
 def runtime_files(folder: Path, *, progress: bool = True) -> dict[str, bytes]:

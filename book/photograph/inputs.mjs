@@ -27,7 +27,8 @@ async function pixelsOfSample(address) {
 }
 
 // Pictures of the camera, one after the other: `see` gets the pixels of each, and the next one is taken when it is done.
-function cameraLoop(see) {
+// What goes wrong with one of them stops the camera, and `fail` gets it.
+function cameraLoop(see, fail) {
   let stream = null;
   const video = html("video", { playsinline: true });
   video.muted = true;
@@ -43,8 +44,13 @@ function cameraLoop(see) {
     await video.play();
     const next = async () => {
       if (!stream) return;
-      if (video.videoWidth && !document.hidden) await see(pixelsOf(video, video.videoWidth, video.videoHeight));
-      requestAnimationFrame(next);
+      try {
+        if (video.videoWidth && !document.hidden) await see(pixelsOf(video, video.videoWidth, video.videoHeight));
+        requestAnimationFrame(next);
+      } catch (error) {
+        stop();
+        fail(error);
+      }
     };
     next();
   };

@@ -26,6 +26,7 @@ class Photograph {
     Object.assign(this, { script, about });
     this.priors = priorsOfMaps(about.maps);
     this.view = { layers: ["found"], minScore: 0.3, maxOverlap: 0.45, map: -1, label: 0, prior: 0 };
+    this.turn = 0; // of photographs that were asked for: an earlier one, read later, is not shown
     this.seen = null; // pixels, offsets, logits, scores, boxes, times
     this.says = html("p", { class: "ssd-says", role: "status" });
     this.body = html("div", {});
@@ -52,7 +53,7 @@ class Photograph {
     this.bar = html("progress", { max: fetched, value: 0, hidden: true, "aria-label": "Fetched of the detector" });
     this.loading = button(`Fetch the detector, ${megabytes(fetched)}`, () => this.load());
     this.body.append(
-      html("p", {}, `The network (${megabytes(model)}) and the program that runs it (${megabytes(runtime)}) come from this site, compressed to ${megabytes(fetched)}. What you show it stays on this page: nothing is sent anywhere.`),
+      html("p", {}, `The network (${megabytes(model)}) and the program that runs it (${megabytes(runtime)}) come from this site, compressed to ${megabytes(fetched)}. What you show it stays on this page: nothing is sent anywhere. `, html("a", { href: new URL("photograph/NOTICE.txt", this.script).href }, "Their licences"), "."),
       html("div", { class: "ssd-options ssd-photo-offer" }, this.loading, this.bar),
     );
   }
@@ -76,7 +77,8 @@ class Photograph {
   }
 
   arrange() {
-    this.camera = cameraLoop((pixels) => this.see(pixels, "The camera"));
+    const fail = (error) => this.attempt(() => Promise.reject(error));
+    this.camera = cameraLoop((pixels) => this.see(pixels, "The camera"), fail);
     this.picture = photoPicture((x, y) => this.pick(x, y));
     this.maps = mapPicks(this.about.maps, (map) => {
       const layers = [...new Set([...this.view.layers, "heat"])];
@@ -102,16 +104,21 @@ class Photograph {
   }
 
   async sample(sample) {
-    this.camera.stop();
-    await this.attempt(async () => {
-      const pixels = await pixelsOfSample(new URL(`photograph/${sample.file}`, this.script).href);
-      await this.see(pixels, sample.name, sample.credit);
-    });
+    await this.take(() => pixelsOfSample(new URL(`photograph/${sample.file}`, this.script).href), sample.name, sample.credit);
   }
 
   async file(file) {
+    await this.take(() => readPhotograph(file), file.name, `${file.name}, on your machine only.`);
+  }
+
+  async take(read, name, credit) {
     this.camera.stop();
-    await this.attempt(async () => this.see(await readPhotograph(file), file.name, `${file.name}, on your machine only.`));
+    this.turn += 1;
+    const { turn } = this;
+    await this.attempt(async () => {
+      const pixels = await read();
+      if (turn === this.turn) await this.see(pixels, name, credit);
+    });
   }
 
   async film() {

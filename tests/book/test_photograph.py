@@ -138,6 +138,18 @@ def test_another_runtime_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         photograph_files.runtime_files(tmp_path)
 
 
+def test_the_site_says_whose_the_files_are(detector: Path) -> None:
+    said = (detector / "NOTICE.txt").read_text(encoding="utf-8")
+    assert all(f"{name}.png: " in said for name in PHOTOGRAPHS)
+    for part in (
+        "onnxruntime-web 1.30.0",
+        "Copyright (c) Microsoft Corporation",
+        "Permission is hereby granted",
+        "Apache",
+    ):
+        assert part in said
+
+
 # ---- the build -------------------------------------------------------------------------------------------------
 
 

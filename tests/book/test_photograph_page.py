@@ -247,6 +247,32 @@ def test_the_camera_is_answered_until_it_is_stopped(fresh: Page, server: Server)
     assert server.asked[asked:] == []
 
 
+def test_a_camera_that_fails_is_told_and_stopped(fresh: Page) -> None:
+    fail = "() => Promise.reject(new Error('out of memory'))"
+    fresh.evaluate(f"() => {{ const d = {PAGE}.detector; Object.assign(d, {{ whole: d.detect, detect: {fail} }}) }}")
+    camera = fresh.get_by_role("button", name="Camera", exact=True)
+    camera.click()
+    fresh.get_by_text("It did not work: out of memory.").wait_for()
+    assert fresh.evaluate(f"{PAGE}.camera.running()") is False
+    fresh.evaluate(f"() => {{ const d = {PAGE}.detector; d.detect = d.whole }}")
+    deny = "async () => { throw new Error('permission denied') }"
+    fresh.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {deny} }}")
+    camera.click()
+    fresh.get_by_text("It did not work: permission denied.").wait_for()
+    assert camera.is_visible()
+
+
+def test_of_two_photographs_the_one_asked_for_last_is_shown(fresh: Page) -> None:
+    fresh.evaluate(
+        f"{PAGE}.seen = null; const wait = (value, time) => new Promise(done => setTimeout(() => done(value), time));"
+        f"const pixels = new ImageData(8, 8); {PAGE}.take(() => wait(pixels, 300), 'First', '');"
+        f"{PAGE}.take(() => wait(pixels, 0), 'Last', '')"
+    )
+    wait(fresh, "seen?.result")
+    fresh.wait_for_timeout(400)
+    assert fresh.evaluate(f"{PAGE}.seen.name") == "Last"
+
+
 def test_it_is_accessible_and_fits(fresh: Page) -> None:
     for name in ("Removed by NMS", "Heat", "One prior"):
         fresh.get_by_role("checkbox", name=name).check()
