@@ -5,7 +5,8 @@ unpacked. The network is the SSD of Open Images (`ssdlib.zoo.openimages`) as ONN
 logits, as the page shows what comes after them. Its weights were float16 numbers when they were published, so they are
 stored as such, and turned into float32 when the file is loaded: half the size, and the same predictions.
 
-Runtime and network are stored compressed, and the page's worker unpacks them: servers need not.
+Runtime and network are stored compressed, and the page's worker unpacks them: servers need not. The runtime is kept by
+itself: another network does not fetch it again.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ Copyright (c) Microsoft Corporation. MIT License:
 {{mit}}
 model.bin (gzip): the weights of npm {openimages.PACKAGE} {openimages.VERSION}, converted to ONNX
 Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0
+(so its package.json says; there is no licence file in the package)
 
 {{samples}}
 """
@@ -62,14 +65,19 @@ def files(*, progress: bool = True) -> Path:
         ValueError: if a package is another than the one that was checked, or what exports to ONNX is not installed.
         ImportError: if a package that has a sample photograph is not installed.
     """
-    folder = openimages.cached_file().parent / f"photograph-{fingerprint()}"
+    return kept(f"photograph-{fingerprint()}", lambda folder: make(folder, progress=progress))
+
+
+def kept(name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder of the user's cache; where it is not there `fill` makes it, and it appears as a whole or not at all."""
+    folder = openimages.cached_file().parent / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(folder.parent / "photograph.lock"):
+    with one_at_a_time(folder.parent / f"{name.partition('-')[0]}.lock"):
         if not folder.is_dir():
             with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
                 made = Path(beside) / "made"
                 made.mkdir()
-                make(made, progress=progress)
+                fill(made)
                 os.rename(made, folder)
     return folder
 
@@ -96,22 +104,23 @@ def fingerprint() -> str:
 
 def make(folder: Path, *, progress: bool = True) -> None:
     """Write all files into a folder."""
-    contents = runtime_files(folder.parent, progress=progress)
+    runtime = runtime_folder(progress=progress)
     network = openimages.openimages_model(progress=progress)
     exact = folder.parent / "exact.onnx"
     export.write_onnx(network, exact, "raw")
-    contents["model.bin"] = halved(exact.read_bytes())
-    for name, content in contents.items():
-        stored = gzip.compress(content, 9, mtime=0) if name.endswith(".bin") else content
-        (folder / name).write_bytes(stored)
+    graph = halved(exact.read_bytes())
+    (folder / FILES["model"]).write_bytes(gzip.compress(graph, 9, mtime=0))
+    for file in runtime.iterdir():
+        shutil.copyfile(file, folder / file.name)
     for name in PHOTOGRAPHS:
         to_pil(photograph_pixels(name)).save(folder / f"{name}.png")
     (folder / "NOTICE.txt").write_text(notice(), encoding="utf-8")
     stored_sizes = sum((folder / name).stat().st_size for name in FILES.values())
     sizes = {
         "fetched": stored_sizes,
-        "model": len(contents["model.bin"]),
-        "runtime": len(contents["runtime.bin"]) + len(contents["runtime.js"]),
+        "model": len(graph),
+        "runtime": len(gzip.decompress((folder / FILES["runtime"]).read_bytes()))
+        + (folder / FILES["script"]).stat().st_size,
     }
     about = {"version": fingerprint(), "files": FILES, "sizes": sizes, **facts(network)}
     about["samples"] = [sample_about(name) for name in PHOTOGRAPHS]
@@ -124,6 +133,17 @@ def notice() -> str:
     mit = licence[licence.index("Permission is hereby granted") :]  # ours is the same
     samples = "\n".join("{file}: {name}, {credit}".format(**sample_about(name)) for name in PHOTOGRAPHS)
     return NOTICE.format(mit=mit, samples=samples)
+
+
+def runtime_folder(*, progress: bool = True) -> Path:
+    """The folder with the runtime's script and its WebAssembly, compressed; fetched once."""
+
+    def fill(folder: Path) -> None:
+        for name, content in runtime_files(folder.parent, progress=progress).items():
+            stored = gzip.compress(content, 9, mtime=0) if name.endswith(".bin") else content
+            (folder / name).write_bytes(stored)
+
+    return kept(f"{RUNTIME}-{RUNTIME_VERSION}-{RUNTIME_SHA256[:12]}", fill)
 
 
 def runtime_files(folder: Path, *, progress: bool = True) -> dict[str, bytes]:

@@ -2,7 +2,12 @@
 
 function photoSources(page) {
   const samples = page.about.samples.map((sample) => button(sample.name, () => page.sample(sample)));
-  const input = html("input", { type: "file", accept: "image/*", change: () => input.files[0] && page.file(input.files[0]) });
+  const input = html("input", { type: "file", accept: "image/*" });
+  input.addEventListener("change", () => {
+    const file = input.files[0];
+    input.value = ""; // so that the same file can be chosen again
+    if (file) page.file(file);
+  });
   const upload = html("label", {}, input, html("span", {}, "Your photograph…"));
   page.cameraButton = button("Camera", () => page.film());
   for (const kind of ["dragover", "drop"]) {

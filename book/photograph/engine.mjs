@@ -24,7 +24,7 @@ async function loadNetwork({ base, files, version, side }, tell) {
   const address = (name) => `${base}${name}?v=${version}`;
   let fetched = 0;
   const get = (name) =>
-    fetchBytes(address(name), (count) => {
+    fetchBytes(name, address(name), (count) => {
       fetched += count;
       tell(fetched);
     });
@@ -49,9 +49,16 @@ async function loadNetwork({ base, files, version, side }, tell) {
 }
 
 // A file that is stored compressed, by a name that no server unpacks by itself; `tell` gets the number of bytes of each part.
-async function fetchBytes(address, tell) {
-  const response = await fetch(address);
-  if (!response.ok) throw new Error(`${address.replace(/^.*\//, "")} cannot be fetched: ${response.status}`);
+async function fetchBytes(name, address, tell) {
+  try {
+    return await unpacked(await fetch(address), tell);
+  } catch (error) {
+    throw new Error(`${name} cannot be fetched: ${reasonOf(error)}`);
+  }
+}
+
+function unpacked(response, tell) {
+  if (!response.ok) throw new Error(`the server says ${response.status}`);
   const counted = response.body.pipeThrough(
     new TransformStream({
       transform(part, out) {
@@ -81,7 +88,12 @@ function detectorWorker(script, about, tell) {
         else done(data);
       }
     };
-    worker.onerror = (event) => reject(new Error(event.message || "the worker cannot be started"));
+    worker.onerror = (event) => {
+      const error = new Error(event.message || "the worker cannot be started");
+      reject(error);
+      for (const one of waiting.values()) one.reject(error);
+      waiting.clear();
+    };
   });
   const { files, version, side } = about;
   worker.postMessage({ type: "load", base: new URL("photograph/", script).href, files, version, side });

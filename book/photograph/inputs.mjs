@@ -3,11 +3,16 @@
 const LONGEST = 4096; // pixels of a side; larger photographs are made smaller, as canvases have their limits
 const CAMERA = { video: { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } }, audio: false };
 
-// The pixels of a file, upright, with its own numbers: no colour profile is applied, as in ssdlib.
+// The pixels of a file, upright, with its own numbers: no colour profile is applied, as in ssdlib. What is transparent
+// becomes black, for the reader's eyes and for the network.
 async function pixelsOfFile(blob) {
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image" };
   const bitmap = await createImageBitmap(blob, /** @type {any} */ (options));
-  return pixelsOf(bitmap, bitmap.width, bitmap.height);
+  try {
+    return pixelsOf(bitmap, bitmap.width, bitmap.height);
+  } finally {
+    bitmap.close(); // it would wait, with all its pixels, for the garbage collector
+  }
 }
 
 function pixelsOf(source, width, height) {
@@ -15,7 +20,7 @@ function pixelsOf(source, width, height) {
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(width * shrink));
   canvas.height = Math.max(1, Math.round(height * shrink));
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false });
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
@@ -27,32 +32,37 @@ async function pixelsOfSample(address) {
 }
 
 // Pictures of the camera, one after the other: `see` gets the pixels of each, and the next one is taken when it is done.
-// What goes wrong with one of them stops the camera, and `fail` gets it.
-function cameraLoop(see, fail) {
+// Once `wanted` says no, a camera that the reader allows late is switched off again. `lost` gets why pictures ended.
+function cameraLoop(see, lost) {
   let stream = null;
   const video = html("video", { playsinline: true });
   video.muted = true;
+  const off = (one) => one?.getTracks().forEach((track) => track.stop());
   const stop = () => {
-    for (const track of stream?.getTracks() ?? []) track.stop();
+    off(stream);
     stream = null;
     video.srcObject = null;
   };
-  const start = async () => {
-    if (!navigator.mediaDevices?.getUserMedia) throw new Error("the browser gives a page like this one no camera");
-    stream = await navigator.mediaDevices.getUserMedia(CAMERA);
-    video.srcObject = stream;
+  const start = async (wanted) => {
+    if (!navigator.mediaDevices?.getUserMedia) throw new Error("browsers give a camera only to pages that come over https");
+    const given = await navigator.mediaDevices.getUserMedia(CAMERA);
+    if (!wanted()) return off(given);
+    stop();
+    stream = given;
+    const on = () => stream === given;
+    const end = (error) => {
+      if (!on()) return;
+      stop();
+      lost(error);
+    };
+    for (const track of given.getTracks()) track.addEventListener("ended", () => end(new Error("the camera is gone")));
+    video.srcObject = given;
     await video.play();
     const next = async () => {
-      if (!stream) return;
-      try {
-        if (video.videoWidth && !document.hidden) await see(pixelsOf(video, video.videoWidth, video.videoHeight));
-        requestAnimationFrame(next);
-      } catch (error) {
-        stop();
-        fail(error);
-      }
+      if (video.videoWidth && !document.hidden) await see(pixelsOf(video, video.videoWidth, video.videoHeight), on);
+      if (on()) requestAnimationFrame(() => next().catch(end));
     };
-    next();
+    next().catch(end);
   };
   addEventListener("pagehide", stop);
   return { start, stop, running: () => stream !== null };
@@ -63,6 +73,6 @@ async function readPhotograph(file) {
   try {
     return await pixelsOfFile(file);
   } catch {
-    throw new Error(`${file.name} is no photograph that this browser can read`);
+    throw new Error(`${file.name} is no photograph that this browser can read; JPEG and PNG always are`);
   }
 }

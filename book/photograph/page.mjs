@@ -26,23 +26,31 @@ class Photograph {
     Object.assign(this, { script, about });
     this.priors = priorsOfMaps(about.maps);
     this.view = { layers: ["found"], minScore: 0.3, maxOverlap: 0.45, map: -1, label: 0, prior: 0 };
-    this.turn = 0; // of photographs that were asked for: an earlier one, read later, is not shown
     this.seen = null; // pixels, offsets, logits, scores, boxes, times
     this.says = html("p", { class: "ssd-says", role: "status" });
+    this.head = html("div", {});
     this.body = html("div", {});
+    this.turn = 0; // counts what was asked for: only the last is shown
     this.root = html(
       "div",
       { class: "ssd-widget ssd-photograph", role: "group", "aria-label": "A detector for your photograph" },
+      this.head,
+      this.says, // here, where what was pressed is still on the screen
       this.body,
-      this.says,
+      html("p", { class: "ssd-hint" }, "The network is MediaPipe's (Apache 2.0), the program that runs it Microsoft's ONNX Runtime (MIT). ", html("a", { href: this.address("NOTICE.txt") }, "Licences and changes"), "."),
     );
     place.replaceChildren(this.root);
     if (location.protocol === "file:") this.tellFile();
     else this.offer();
   }
 
+  // Of a file that stands beside the script.
+  address(file) {
+    return new URL(`photograph/${file}`, this.script).href;
+  }
+
   tellFile() {
-    this.body.append(
+    this.head.append(
       html("p", {}, "This page is opened from a file, and a browser lets files start no worker. Serve the folder of the site, for example with ", html("code", {}, "python -m http.server"), ", and open it from there: the detector then runs here, without any other network."),
     );
   }
@@ -52,37 +60,37 @@ class Photograph {
     const { fetched, model, runtime } = this.about.sizes;
     this.bar = html("progress", { max: fetched, value: 0, hidden: true, "aria-label": "Fetched of the detector" });
     this.loading = button(`Fetch the detector, ${megabytes(fetched)}`, () => this.load());
-    this.body.append(
-      html("p", {}, `The network (${megabytes(model)}) and the program that runs it (${megabytes(runtime)}) come from this site, compressed to ${megabytes(fetched)}. What you show it stays on this page: nothing is sent anywhere. `, html("a", { href: new URL("photograph/NOTICE.txt", this.script).href }, "Their licences"), "."),
+    this.head.append(
+      html("p", {}, `The network (${megabytes(model)}) and the program that runs it (${megabytes(runtime)}) come from this site, compressed to ${megabytes(fetched)}. What you show it stays on this page: nothing is sent anywhere.`),
       html("div", { class: "ssd-options ssd-photo-offer" }, this.loading, this.bar),
     );
   }
 
   async load() {
     able(this.loading, false);
-    this.bar.hidden = false;
+    update(this.bar, { value: 0 }).hidden = false;
     this.say("The detector is being fetched.");
-    this.detector?.end();
     this.detector = detectorWorker(this.script, this.about, (fetched) => update(this.bar, { value: fetched }));
     try {
       await this.detector.ready;
     } catch (error) {
+      this.detector.end();
       this.bar.hidden = true;
       able(this.loading, true);
       return this.say(`The detector does not start: ${reasonOf(error)}.`);
     }
     this.arrange();
-    this.body.querySelector("button").focus({ preventScroll: true });
+    this.head.querySelector("button").focus({ preventScroll: true });
     await this.sample(this.about.samples[0]);
   }
 
   arrange() {
-    const fail = (error) => this.attempt(() => Promise.reject(error));
-    this.camera = cameraLoop((pixels) => this.see(pixels, "The camera"), fail);
+    const see = (pixels, on) => this.see(pixels, "The camera", "", on);
+    this.camera = cameraLoop(see, (error) => this.attempt(() => Promise.reject(error)));
     this.picture = photoPicture((x, y) => this.pick(x, y));
     this.maps = mapPicks(this.about.maps, (map) => {
       const layers = [...new Set([...this.view.layers, "heat"])];
-      this.look({ layers, map: map === this.view.map && this.view.layers.includes("heat") ? -1 : map });
+      this.look({ layers, map: map === this.shownMap() ? -1 : map });
     });
     this.follow = followPanel(this.about, this.priors, (prior) => this.look({ prior, layers: [...new Set([...this.view.layers, "followed"])] }));
     this.rows = table({ caption: "Boxes that reach the threshold", head: ["class", "score", "NMS"] });
@@ -92,8 +100,8 @@ class Photograph {
     const left = html("div", { class: "ssd-panel" }, this.picture.node, this.credit, this.controls.layers.node, this.times.node);
     const right = html("div", { class: "ssd-panel" }, this.controls.node, this.rows.node);
     const maps = html("p", { class: "ssd-label" }, "The best score in every cell of the six maps. Press one to see it large");
+    this.head.replaceChildren(photoSources(this));
     this.body.replaceChildren(
-      photoSources(this),
       html("div", { class: "ssd-columns" }, left, right),
       maps,
       this.controls.label.node,
@@ -104,7 +112,7 @@ class Photograph {
   }
 
   async sample(sample) {
-    await this.take(() => pixelsOfSample(new URL(`photograph/${sample.file}`, this.script).href), sample.name, sample.credit);
+    await this.take(() => pixelsOfSample(this.address(sample.file)), sample.name, sample.credit);
   }
 
   async file(file) {
@@ -112,32 +120,39 @@ class Photograph {
   }
 
   async take(read, name, credit) {
-    this.camera.stop();
-    this.turn += 1;
-    const { turn } = this;
-    await this.attempt(async () => {
-      const pixels = await read();
-      if (turn === this.turn) await this.see(pixels, name, credit);
+    await this.attempt(async (current) => {
+      this.camera.stop();
+      await this.see(await read(), name, credit, current);
     });
   }
 
   async film() {
     this.frames = [];
-    await this.attempt(() => (this.camera.running() ? this.camera.stop() : this.camera.start()));
+    await this.attempt(async (current) => {
+      if (!this.camera.running()) return this.camera.start(current);
+      this.camera.stop();
+      this.look({});
+    });
   }
 
+  // Does what the reader asked for; `act` gets what tells it whether that still is the last.
   async attempt(act) {
+    this.turn += 1;
+    const { turn } = this;
+    const current = () => turn === this.turn;
     try {
-      await act();
+      await act(current);
     } catch (error) {
-      this.say(`It did not work: ${reasonOf(error)}.`);
+      if (current()) this.say(`It did not work: ${reasonOf(error)}.`);
     }
     this.cameraButton.textContent = this.camera.running() ? "Stop the camera" : "Camera";
   }
 
-  // Runs the network on a photograph, and shows what comes out.
-  async see(pixels, name, credit = "") {
+  // Runs the network on a photograph, and shows what comes out, if that still is wanted.
+  async see(pixels, name, credit, wanted) {
+    if (!wanted()) return;
     const { offsets, logits, times } = await this.detector.detect(pixels);
+    if (!wanted()) return;
     const begin = performance.now();
     const scores = objectScores(logits, this.about.classes.length + 1);
     const scored = performance.now();
@@ -146,21 +161,33 @@ class Photograph {
     this.seen = { pixels, name, offsets, logits, scores, boxes, times };
     this.credit.textContent = credit;
     this.picture.show(pixels);
-    if (!this.camera.running()) this.view.prior = candidatesOf(scores, boxes, 0)[0].prior;
+    this.maps.show(this.picture.photo);
+    if (this.camera.running()) this.frames = [...this.frames.filter((time) => time > begin - 2000), begin];
+    else this.view.prior = this.bestOf(this.priors.keys());
     this.look({});
+  }
+
+  // The map whose heat is shown, or -1 for none or all.
+  shownMap() {
+    return this.view.layers.includes("heat") ? this.view.map : -1;
+  }
+
+  // Of some priors the one with the best score.
+  bestOf(priors) {
+    const { scores } = this.seen;
+    const scoreOf = (i) => bestScore(scores, this.about.classes.length, i, this.view.label).score;
+    return [...priors].reduce((best, i) => (scoreOf(i) > scoreOf(best) ? i : best));
   }
 
   pick(x, y) {
     const { maps } = this.about;
-    const { map, label } = this.view;
+    const map = this.shownMap();
     const within = this.priors.map((_, i) => i).filter((i) => {
       const { cells } = maps[this.priors[i].map];
       const at = (value) => Math.min(cells - 1, Math.floor(value * cells));
       return (map < 0 || this.priors[i].map === map) && this.priors[i].row === at(y) && this.priors[i].column === at(x);
     });
-    const scoreOf = (i) => bestScore(this.seen.scores, this.about.classes.length, i, label).score;
-    const prior = within.reduce((best, i) => (scoreOf(i) > scoreOf(best) ? i : best));
-    this.look({ prior, layers: [...new Set([...this.view.layers, "followed"])] });
+    this.look({ prior: this.bestOf(within), layers: [...new Set([...this.view.layers, "followed"])] });
   }
 
   // Changes what is looked at, and draws it.
@@ -174,7 +201,7 @@ class Photograph {
     const result = suppress(candidates, view.maxOverlap);
     seen.times.nms = performance.now() - begin;
     const heats = about.maps.map(({ cells }, map) => heatOfMap(seen.scores, this.priors, map, cells, view.label));
-    this.maps.set(this.picture.photo, heats, view.layers.includes("heat") ? view.map : -1);
+    this.maps.set(heats, this.shownMap());
     Object.assign(seen, { result }); // for those who ask from outside: tests
     const followed = this.follow.set(view.prior, { ...seen, ...view, result });
     const on = (layer) => view.layers.includes(layer);
@@ -207,7 +234,7 @@ class Photograph {
     });
     this.rows.set([
       ...kept.map((one, i) => row(one, `stays, no. ${i + 1}`)),
-      ...removed.slice(0, 60).map((one) => row(one, `IoU ${fixed(one.overlap)} with ${kept.indexOf(one.by) + 1}`)),
+      ...removed.slice(0, 60).map((one) => row(one, `IoU ${fixed(one.overlap)} with no. ${kept.indexOf(one.by) + 1}`)),
     ]);
   }
 
@@ -219,9 +246,7 @@ class Photograph {
 
   // Frames a second of the camera, over the last second or so.
   rate() {
-    const now = performance.now();
-    this.frames = [...this.frames.filter((time) => time > now - 2000), now];
-    const seconds = (now - this.frames[0]) / 1000;
+    const seconds = (this.frames.at(-1) - this.frames[0]) / 1000;
     const rate = this.frames.length > 1 ? ((this.frames.length - 1) / seconds).toFixed(1) : "…";
     return `The camera: ${rate} pictures a second, on this machine only.`;
   }

@@ -128,9 +128,11 @@ function mapPicks(maps, choose) {
     const name = `Map of ${cells} × ${cells} cells, ${shapes.length} priors each`;
     return { node, photo, heat, best, name };
   });
-  const set = (image, heats, chosen) => {
-    for (const [map, { node, photo, heat, best, name }] of picks.entries()) {
-      photo.getContext("2d").drawImage(image, 0, 0, 150, 150);
+  const show = (image) => {
+    for (const { photo } of picks) photo.getContext("2d").drawImage(image, 0, 0, 150, 150);
+  };
+  const set = (heats, chosen) => {
+    for (const [map, { node, heat, best, name }] of picks.entries()) {
       drawHeat(heat, maps[map].cells, heats[map]);
       const highest = heats[map].reduce((a, b) => Math.max(a, b)).toFixed(2);
       best.textContent = `best ${highest}`;
@@ -138,5 +140,5 @@ function mapPicks(maps, choose) {
       node.setAttribute("aria-pressed", String(map === chosen));
     }
   };
-  return { node: html("div", { class: "ssd-photo-maps" }, picks.map(({ node }) => node)), set };
+  return { node: html("div", { class: "ssd-photo-maps" }, picks.map(({ node }) => node)), show, set };
 }

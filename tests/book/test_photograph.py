@@ -150,6 +150,23 @@ def test_the_site_says_whose_the_files_are(detector: Path) -> None:
         assert part in said
 
 
+def test_another_network_does_not_fetch_the_runtime_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+
+    def unpacked(folder: Path, **_: Any) -> dict[str, bytes]:
+        fetched.append(folder)
+        return {"runtime.js": b"script", "runtime.bin": b"program"}
+
+    monkeypatch.setattr(photograph_files, "runtime_files", unpacked)
+    monkeypatch.setattr(photograph_files.openimages, "cached_file", lambda: tmp_path / "cache" / "network")
+    for _ in range(2):
+        folder = photograph_files.runtime_folder(progress=False)
+        assert (folder / "runtime.js").read_bytes() == b"script"
+        assert gzip.decompress((folder / "runtime.bin").read_bytes()) == b"program"
+    assert len(fetched) == 1
+    assert [path for path in folder.parent.iterdir() if path.is_dir()] == [folder]  # nothing half made is left
+
+
 # ---- the build -------------------------------------------------------------------------------------------------
 
 

@@ -83,7 +83,10 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 CAMERA = """
+window.streams = []
+window.lateness = 0
 navigator.mediaDevices.getUserMedia = async () => {
+  await new Promise((resolve) => setTimeout(resolve, window.lateness))
   const canvas = document.createElement("canvas")
   canvas.width = 320
   canvas.height = 240
@@ -92,7 +95,8 @@ navigator.mediaDevices.getUserMedia = async () => {
     context.fillStyle = `hsl(${Date.now() % 360} 50% 50%)`
     context.fillRect(0, 0, 320, 240)
   }, 30)
-  return canvas.captureStream()
+  window.streams.push(canvas.captureStream())
+  return window.streams.at(-1)
 }
 """
 
@@ -214,7 +218,7 @@ def test_a_prior_is_followed_from_its_numbers_to_its_fate(fresh: Page) -> None:
     fresh.keyboard.press("Enter")
     assert "row 18, column 0, shape 2 of map 0" in steps.inner_text()
     assert "no candidate" in steps.inner_text()
-    fresh.evaluate(f"{PAGE}.look({{ map: 1 }})")
+    fresh.evaluate(f"{PAGE}.look({{ map: 1, layers: ['heat'] }})")
     fresh.locator(".ssd-photo-hit").click(position={"x": 398, "y": 8})  # of about 410
     assert "row 0, column 9" in steps.inner_text()
 
@@ -229,10 +233,21 @@ def test_a_file_of_the_readers_stays_on_the_page(fresh: Page, server: Server, tm
     fresh.locator("input[type=file]").set_input_files(tmp_path / "mine.png")
     wait(fresh, "seen?.result")
     assert fresh.get_by_role("status").inner_text().startswith("mine.png; found: Cat 0.85.")
+    assert fresh.locator("input[type=file]").input_value() == ""  # else the same file could not be chosen again
     (tmp_path / "notes.png").write_text("no picture")
     fresh.locator("input[type=file]").set_input_files(tmp_path / "notes.png")
-    fresh.get_by_text("notes.png is no photograph that this browser can read").wait_for()
+    said = fresh.get_by_text("notes.png is no photograph that this browser can read")
+    said.wait_for()
+    assert said.bounding_box()["y"] < fresh.locator(".ssd-photo-picture").bounding_box()["y"]  # type: ignore[index]
     assert server.asked[asked:] == []
+
+
+def test_what_is_transparent_is_black_for_the_eye_and_for_the_network(fresh: Page, tmp_path: Path) -> None:
+    Image.new("RGBA", (40, 30), (255, 255, 255, 0)).save(tmp_path / "glass.png")
+    fresh.evaluate(f"{PAGE}.seen = null")
+    fresh.locator("input[type=file]").set_input_files(tmp_path / "glass.png")
+    wait(fresh, "seen?.result")
+    assert fresh.evaluate(f"Array.from({PAGE}.seen.pixels.data.subarray(0, 4))") == [0, 0, 0, 255]
 
 
 def test_the_camera_is_answered_until_it_is_stopped(fresh: Page, server: Server) -> None:
@@ -247,6 +262,25 @@ def test_the_camera_is_answered_until_it_is_stopped(fresh: Page, server: Server)
     assert server.asked[asked:] == []
 
 
+def test_a_camera_that_is_not_wanted_any_more_is_off(fresh: Page) -> None:
+    """A camera that goes on behind the page's back would be the worst that this page can do."""
+    fresh.evaluate("window.streams = []; window.lateness = 300")
+    camera = fresh.get_by_role("button", name="Camera", exact=True)
+    camera.click()
+    camera.click()  # the browser may still be asking the reader
+    fresh.get_by_role("button", name="Stop the camera").click()
+    camera.click()
+    fresh.evaluate(f"{PAGE}.seen = null")
+    fresh.locator(".ssd-photo-sources button").nth(1).click()
+    wait(fresh, "camera && window.streams.length === 3")
+    wait(fresh, "seen?.result")
+    fresh.wait_for_timeout(100)
+    ended = "window.streams.every((stream) => stream.getTracks().every((track) => track.readyState === 'ended'))"
+    assert fresh.evaluate(ended)
+    assert camera.is_visible()
+    assert fresh.get_by_role("status").inner_text().startswith("A cup of coffee; found:")
+
+
 def test_a_camera_that_fails_is_told_and_stopped(fresh: Page) -> None:
     fail = "() => Promise.reject(new Error('out of memory'))"
     fresh.evaluate(f"() => {{ const d = {PAGE}.detector; Object.assign(d, {{ whole: d.detect, detect: {fail} }}) }}")
@@ -256,10 +290,11 @@ def test_a_camera_that_fails_is_told_and_stopped(fresh: Page) -> None:
     assert fresh.evaluate(f"{PAGE}.camera.running()") is False
     fresh.evaluate(f"() => {{ const d = {PAGE}.detector; d.detect = d.whole }}")
     deny = "async () => { throw new Error('permission denied') }"
-    fresh.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {deny} }}")
+    fresh.evaluate(f"() => {{ const m = navigator.mediaDevices; m.whole = m.getUserMedia; m.getUserMedia = {deny} }}")
     camera.click()
     fresh.get_by_text("It did not work: permission denied.").wait_for()
     assert camera.is_visible()
+    fresh.evaluate("() => { const m = navigator.mediaDevices; m.getUserMedia = m.whole }")
 
 
 def test_of_two_photographs_the_one_asked_for_last_is_shown(fresh: Page) -> None:
@@ -295,6 +330,10 @@ def test_a_detector_that_cannot_be_fetched_is_said_and_asked_for_again(browser: 
         page.get_by_role("button", name="Fetch the detector").click()
         page.get_by_text("The detector does not start: model.bin").wait_for(timeout=60_000)
         assert page.get_by_role("button", name="Fetch the detector").get_attribute("aria-disabled") == "false"
+        asked = len(server.asked)
+        assert page.evaluate(f"{PAGE}.loading.click(), {PAGE}.bar.value") == 0  # from the beginning
+        wait(page, "loading.ariaDisabled === 'false'")
+        assert any("model.bin" in path for path in server.asked[asked:])
     finally:
         server.missing = ""
         page.context.close()
