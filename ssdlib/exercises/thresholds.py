@@ -27,7 +27,7 @@ def _cases() -> list[Case]:
         ("a dear miss, worth some wrong boxes", [0.875, 0.75, 0.5, 0.25], [1, 0, 0, 1], 2, 4, 1),
         ("a dear false alarm", [0.875, 0.75, 0.5, 0.25], [1, 0, 0, 1], 2, 1, 4),
         ("a cheap point behind a rise", [0.875, 0.75, 0.625, 0.5, 0.25], [1, 1, 0, 1, 0], 4, 3, 1),
-        ("scores in another order", [0.25, 0.875, 0.5], [0, 1, 1], 2, 1, 1),
+        ("scores in another order", [0.875, 0.25, 0.5], [1, 0, 1], 2, 1, 1),
         ("equal scores, which are reported together", [0.875, 0.5, 0.5, 0.5], [1, 1, 0, 0], 2, 1.5, 1),
         ("two thresholds of equal cost, the higher of which counts", [0.875, 0.5, 0.25], [1, 0, 1], 2, 1, 1),
         ("boxes of which none is right, where nothing is the best report", [0.875, 0.5], [0, 0], 3, 1, 1),
@@ -83,6 +83,10 @@ def _without_misses(scores: Tensor, right: Tensor, objects: int, miss: float, fa
     return _best(scores, right, int(right.sum()) if len(right) else 0, 0.0, false)
 
 
+def _formula(scores: Tensor, right: Tensor, objects: int, miss: float, false: float) -> Any:
+    return false / (false + miss)
+
+
 _MISTAKES = [
     Mistake("which price belongs to what is missed, and which to what is wrong?", _swapped),
     Mistake("the objects that are missed cost something, too.", _without_misses),
@@ -90,6 +94,7 @@ _MISTAKES = [
     Mistake("of several thresholds that cost the same, the highest counts.", lambda *a: _best(*a, last=True)),
     Mistake("the cost may rise and then fall further. Look at all thresholds.", lambda *a: _best(*a, first_rise=True)),
     Mistake("a box whose score is the threshold is reported: >=, not >.", lambda *a: _best(*a, strict=True)),
+    Mistake("the formula is for scores that are chances. Here, count what is right.", _formula),
     Mistake("the scores come in any order. Sort them first.", lambda *a: _best(*a, given_order=True)),
     Mistake(
         "boxes of equal score are reported together. A threshold cannot stand between them.",

@@ -34,7 +34,7 @@ PHOTOGRAPHS = {
 """What each photograph shows, whose it is and under which terms, and the package that it comes with."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Photograph:
     """A sample photograph, and what the SSD of Open Images says of it (`ssdlib.zoo.openimages`).
 

@@ -90,3 +90,11 @@ def test_other_names_and_a_missing_package_are_refused(monkeypatch: pytest.Monke
     with pytest.raises(ImportError, match=r"'coffee' comes with scikit-image.*: pip install scikit-image"):
         photograph_pixels("coffee")
     assert photograph_pixels("portrait").shape == (3, 600, 512)
+
+
+def test_photographs_can_be_compared() -> None:
+    one, other = sample_photograph("portrait"), sample_photograph("portrait")
+    assert one == one != other  # by identity: tensors have no single truth
+    assert len({one, other}) == 2
+    one.image.zero_()
+    assert sample_photograph("portrait").image.any()

@@ -89,6 +89,34 @@ def cuts_between_equals(scores, right, objects, miss, false):
     return best
 
 
+def misses_are_free(scores, right, objects, miss, false):
+    return loop(scores, right, objects, 0, false)
+
+
+def strictly_above(scores, right, objects, miss, false):
+    best, least = math.inf, miss * objects
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        hits, reported = int((right & (scores > threshold)).sum()), int((scores > threshold).sum())
+        cost = miss * (objects - hits) + false * (reported - hits)
+        if cost < least:
+            best, least = threshold, cost
+    return best
+
+
+def in_the_order_given(scores, right, objects, miss, false):
+    best, least, hits = math.inf, miss * objects, 0
+    for count, (score, correct) in enumerate(zip(scores.tolist(), right.tolist(), strict=True), start=1):
+        hits += correct
+        cost = miss * (objects - hits) + false * (count - hits)
+        if cost < least:
+            best, least = score, cost
+    return best
+
+
+def as_if_chances(scores, right, objects, miss, false):
+    return false / (false + miss)
+
+
 def one_half(scores, right, objects, miss, false):
     return 0.5
 
@@ -102,6 +130,10 @@ ANSWERS = {
             (lowest_of_equals, "the highest counts"),
             (stops_at_the_first_rise, "Look at all thresholds"),
             (cuts_between_equals, "reported together"),
+            (misses_are_free, "the objects that are missed cost something"),
+            (strictly_above, ">=, not >"),
+            (in_the_order_given, "Sort them first"),
+            (as_if_chances, "scores that are chances"),
             (one_half, "two right boxes, and then a wrong one"),
         ],
     )
