@@ -32,11 +32,14 @@ PRESETS = {
     ),
     # Hundreds of photographs: without crops and zooms the network would memorise them.
     "tiny_few": TrainConfig(augmentation=Augmentation(color=False, zoom_out=1.3, zoom_out_p=0.2, crop=0.7, crop_p=0.7)),
-    # Hundreds of photographs, from a detector that knows other objects: the backbone moves slower than the heads, and
-    # few steps are enough. The architecture is that of `--init`.
+    # Hundreds of photographs, from a network that has seen millions: the first layers stay as they are, the rest of the
+    # backbone moves slower than the heads, and few steps are enough. With `--init` it is the network of that detector.
     "finetune": TrainConfig(
+        architecture="ssd300_mobilenet_v2_bn",
+        pretrained=True,
+        freeze="early",
         iterations=1000,
-        learning_rate=1e-3,
+        learning_rate=1.5e-3,
         backbone_lr_multiplier=0.3,
         augmentation=Augmentation(zoom_out=1.3, zoom_out_p=0.2, crop=0.5, crop_p=0.7),
     ),
@@ -124,8 +127,8 @@ PRESET_NOTES = {
 
 
 # What is known of how long to train: images of the data set, and images that were seen. The small network on blood
-# cells (ssdlib/engine/records/tiny_bccd.json), the paper's run on VOC, and the preset for fine-tuning (not measured).
-_SMALL, _LARGE, _TUNED = (292, 2400 * 8), (16_551, 120_000 * 32), (292, 1000 * 8)
+# cells (ssdlib/engine/records/tiny_bccd.json), the paper's run on VOC, and playing cards (.../finetune_cards.json).
+_SMALL, _LARGE, _TUNED = (292, 2400 * 8), (16_551, 120_000 * 32), (296, 1000 * 8)
 
 
 def advised_iterations(config: TrainConfig, images: int, *, tuned: bool = False) -> int:
