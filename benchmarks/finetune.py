@@ -27,6 +27,7 @@ from record import RESULTS, circumstances, write_record
 
 from ssdlib.data import AnnotatedDataset, open_dataset
 from ssdlib.engine import PRESETS, TrainConfig, detect_dataset, train
+from ssdlib.engine.config import config_from_dict, differences
 from ssdlib.metrics import evaluate
 from ssdlib.zoo import open_model
 
@@ -106,9 +107,14 @@ def begun(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         return {**settings, "runs": []}
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name, value in settings.items():
-        if name != "command" and record.get(name) != value:
-            raise ValueError(f"{path} is of {name} {record.get(name)!r}, not {value!r}: give it another --name")
+    for name in ("data", "steps", "precision"):
+        if record.get(name) != settings[name]:
+            raise ValueError(f"{path} is of {name} {record.get(name)!r}, not {settings[name]!r}: give another --name")
+    for start, config in settings["configs"].items():
+        # Not the dicts: fields that came later have the values that the older runs had.
+        changed = differences(config_from_dict(config), config_from_dict(record["configs"][start]))
+        if changed:
+            raise ValueError(f"{path}, {start}, is of {', '.join(changed)}: give another --name")
     return record
 
 

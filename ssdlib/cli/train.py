@@ -27,7 +27,7 @@ from ssdlib.data import open_dataset
 from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine.config import TrainConfig, with_settings
 from ssdlib.engine.loading import DetectionDataset
-from ssdlib.engine.presets import PRESET_NOTES, PRESETS, schedule_advice
+from ssdlib.engine.presets import PRESET_NOTES, PRESETS, schedule_advice, tunes
 from ssdlib.engine.run import require_fitting
 from ssdlib.engine.tensorboard import tensorboard_log
 from ssdlib.engine.validation import Validation, require_apart
@@ -229,7 +229,8 @@ def train_command(
                 typer.echo(f"{len(validation.dataset)} validation images of {notes['val_set']!r}, measured {every}")
             if config.precision != "auto":
                 typer.echo(f"precision: {config.precision}")
-            advice = "" if recorded else schedule_advice(config, len(dataset), tuned=start is not None)
+            tuned = start is not None or tunes(config)
+            advice = "" if recorded else schedule_advice(config, len(dataset), tuned=tuned)
             if advice:
                 typer.echo(advice)
             if recipe is not None:

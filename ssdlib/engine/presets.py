@@ -92,11 +92,12 @@ PRESET_NOTES = {
         f"measured: {_MEASURED}/tiny_bccd.json",
     ),
     "finetune": PresetNote(
-        "from a trained detector to your classes, with hundreds of photographs",
-        "ssd train --preset finetune --init runs/toy --data data/BCCD --out runs/cells",
-        "two CPU cores for the small network, one GPU for SSD300 (estimated)",
-        f"minutes for the small network (arithmetic from {_MEASURED}/tiny_bccd.json)",
-        _NOT_MEASURED,
+        "from a network that has seen millions of photographs to your classes, with hundreds of photographs; "
+        "from ImageNet, or from the detector of --init",
+        "ssd train --preset finetune --data data/cards --out runs/cards",
+        "two CPU cores; one GPU for SSD300 (estimated)",
+        f"minutes; measured: {_MEASURED}/finetune_cards.json",
+        f"measured: {_MEASURED}/finetune_cards.json",
     ),
     "paper": PresetNote(
         "SSD300 on VGG-16 as in the paper, from ImageNet weights, on VOC 2007 + 2012",
@@ -149,6 +150,14 @@ def advised_iterations(config: TrainConfig, images: int, *, tuned: bool = False)
     there, seen = _TUNED if tuned else _SMALL if config.architecture == "ssd_tiny" else _LARGE
     steps = max(1.0, seen * math.sqrt(images / there) / config.batch_size)
     return int(round(steps, min(0, 1 - math.floor(math.log10(steps)))))
+
+
+def tunes(config: TrainConfig) -> bool:
+    """Whether a run without `--init` is fine-tuning: it starts from a classifier that moves slower than the heads.
+
+    The paper's run starts from a classifier, too, but all of it learns at one rate, and for long.
+    """
+    return config.pretrained and config.backbone_lr_multiplier < 1
 
 
 def schedule_advice(config: TrainConfig, images: int, *, tuned: bool = False) -> str:

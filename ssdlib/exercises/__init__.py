@@ -17,6 +17,7 @@ from ssdlib.exercises.matching import check_match_table
 from ssdlib.exercises.metrics import check_outcomes
 from ssdlib.exercises.model import check_positions_in_use
 from ssdlib.exercises.nms import check_soft_nms
+from ssdlib.exercises.own_data import check_yolo_to_pixels
 from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
 from ssdlib.exercises.thresholds import check_best_threshold
 from ssdlib.exercises.training import check_batch_norm
@@ -39,4 +40,5 @@ __all__ = [
     "check_soft_nms",
     "check_turn_boxes",
     "check_window_sums",
+    "check_yolo_to_pixels",
 ]

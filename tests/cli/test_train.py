@@ -18,10 +18,11 @@ import torch
 from support.commands import call, refused, torchrun
 from support.small_run import log_of
 from support.voc_folder import object_xml, write_voc
+from torchvision.models import mobilenet_v2
 
 from ssdlib import training
 from ssdlib.data import TOY_CLASSES, make_toy_voc
-from ssdlib.engine import precision, run_folder
+from ssdlib.engine import precision, run, run_folder
 from ssdlib.engine.presets import PRESETS
 from ssdlib.model import TINY
 from ssdlib.priors import SSD300_VOC, PriorRecipe
@@ -254,6 +255,28 @@ def test_init_from_a_run_of_other_classes(toy: Path, tmp_path: Path):
     assert "is another one: it started from" in message
     first, second = (load_model(run / "model.safetensors").state_dict() for run in (tmp_path / "first", out))
     assert all(torch.equal(second[name], first[name]) for name in first if name.startswith("backbone."))
+
+
+def test_preset_finetune_takes_the_network_of_the_detector(toy: Path, tmp_path: Path):
+    """By itself it is another network, which starts from ImageNet."""
+    trained("--data", toy, "--out", tmp_path / "first", *QUICK)
+    out = tmp_path / "second"
+    trained("--preset", "finetune", "--data", toy, "--out", out, *QUICK, "--init", tmp_path / "first")
+    config = json.loads((out / "config.json").read_text())["config"]
+    assert (config["architecture"], config["pretrained"], config["freeze"]) == ("ssd_tiny", False, "early")
+
+
+def test_preset_finetune_starts_from_imagenet_and_is_advised_as_fine_tuning(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    weights = mobilenet_v2(weights=None).state_dict()
+    monkeypatch.setattr(run, "classifier_weights", lambda *_: weights)
+    said = trained("--preset", "finetune", "--data", toy, "--out", tmp_path / "run", *QUICK)
+    assert "about 660 (--iterations 660)" in said  # by the rule of fine-tuning; by that of the paper 40,000
+    model = load_model(tmp_path / "run" / "model.safetensors")
+    assert model.architecture == "ssd300_mobilenet_v2_bn"
+    stem = "features.0.0.weight"
+    assert torch.equal(model.backbone.state_dict()[stem], weights[stem])
 
 
 # ---- priors of one's own ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from support.repository import ROOT
 
 from ssdlib.data.transforms import Augmentation
 from ssdlib.engine.config import config_from_dict, differences
-from ssdlib.engine.presets import PRESET_NOTES, PRESETS, advised_iterations, schedule_advice
+from ssdlib.engine.presets import PRESET_NOTES, PRESETS, advised_iterations, schedule_advice, tunes
 from ssdlib.model import ARCHITECTURES
 from ssdlib.zoo.imagenet import CLASSIFIERS
 
@@ -44,7 +44,7 @@ def test_the_presets_of_the_paper():
 
 
 def test_the_small_presets_are_those_of_the_recorded_runs():
-    for name, record in (("tiny", "tiny_toy"), ("tiny_few", "tiny_bccd")):
+    for name, record in (("tiny", "tiny_toy"), ("tiny_few", "tiny_bccd"), ("finetune", "finetune_cards")):
         recorded = json.loads((ROOT / "ssdlib" / "engine" / "records" / f"{record}.json").read_text())["config"]
         assert differences(PRESETS[name], replace(config_from_dict(recorded), precision="float32", seed=0)) == []
 
@@ -57,13 +57,17 @@ def test_the_small_presets_are_those_of_the_recorded_runs():
         ("paper", 118_287, False, 320_000),  # COCO
         ("tiny_few", 292, False, 2400),
         ("tiny", 2600, False, 7200),
-        ("finetune", 292, True, 1000),
-        ("finetune", 73, True, 500),
+        ("finetune", 296, True, 1000),
+        ("finetune", 74, True, 500),
         ("paper", 1, False, 930),
     ],
 )
 def test_iterations_by_the_size_of_the_data_set(preset: str, images: int, tuned: bool, expected: int):
     assert advised_iterations(PRESETS[preset], images, tuned=tuned) == expected
+
+
+def test_which_presets_tune_what_a_classifier_has_learned():
+    assert [name for name, config in PRESETS.items() if tunes(config)] == ["finetune"]
 
 
 def test_a_batch_twice_as_large_needs_half_the_iterations():

@@ -54,8 +54,13 @@ def test_what_was_recorded_is_not_done_again(finetune: Any, tmp_path: Path, monk
     assert [(run["seed"], run["images"], run["start"]) for run in record["runs"]] == asked
     assert all(config_from_dict(config).iterations == 2 for config in record["configs"].values())
 
-    with pytest.raises(ValueError, match=r"is of steps 2, not 3: give it another --name"):
+    with pytest.raises(ValueError, match=r"is of steps 2, not 3: give another --name"):
         finetune.main(sample_root(), runs=0, **{**options, "steps": 3})
+    del record["configs"]["imagenet"]["memory_format"]  # as if it had come later
+    record["configs"]["scratch"]["learning_rate"] = 0.5  # as if the preset were another one now
+    (tmp_path / "some.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"scratch, is of learning_rate=0.5, not 0.001: give another"):
+        finetune.main(sample_root(), runs=0, **options)
     with pytest.raises(typer.BadParameter, match="not 99999"):
         finetune.main(sample_root(), runs=0, **{**options, "photographs": [99999]})
     assert len(asked) == 12
