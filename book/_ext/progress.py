@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,10 @@ def bundle() -> str:
 
 
 def exercises(env: BuildEnvironment) -> dict[str, list[str]]:
-    """The ids of the exercises of each chapter, by the chapter's name."""
+    """The ids of the exercises of each chapter, by the chapter's name.
+
+    The first page counts them: Sphinx writes it again when a chapter changes, as its table of contents has them all.
+    """
     found: dict[str, list[str]] = {}
     for page in sorted(env.found_docs):
         if chapter := CHAPTER.fullmatch(page):
@@ -46,13 +48,6 @@ def exercises(env: BuildEnvironment) -> dict[str, list[str]]:
         if chapter and entry["type"] == "exercise":
             found.setdefault(chapter[1], []).append(nodes.make_id(label))
     return found
-
-
-def outdate(app: Sphinx, env: BuildEnvironment) -> Iterable[str]:
-    """Write the first page again when there are other exercises."""
-    now = exercises(env)
-    before, env._progress = getattr(env, "_progress", None), now  # type: ignore[attr-defined]
-    return [env.config.root_doc] if before != now and env.config.root_doc in env.found_docs else []
 
 
 def add_place(app: Sphinx, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
@@ -69,7 +64,6 @@ def add_place(app: Sphinx, page: str, template: str, context: dict[str, Any], tr
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the places and their script."""
-    app.connect("env-updated", outdate)
     app.connect("html-page-context", add_place, priority=400)  # before what looks for the marker
     style = (FOLDER / "progress.css").read_text
     add_files(app, "ssd_progress_hash", MARKER, lambda: {STYLE: style(encoding="utf-8"), SCRIPT: bundle()})

@@ -81,10 +81,16 @@ def test_marks_are_kept_and_summed_on_the_first_page(marked: Page, pages: Path) 
     assert marked.get_by_role("checkbox", name="Exercise 2: done").is_checked()
     assert not marked.get_by_role("checkbox", name="Exercise 1: done").is_checked()
     marked.get_by_role("checkbox", name="Exercise 2: done").uncheck()
-    marked.go_back()
-    marked.wait_for_function(
-        "document.querySelector('.ssd-progress-sums').textContent === '1 of 2 chapters, 0 of 4 exercises.'"
-    )
+
+
+def test_another_page_and_the_way_back_bring_the_sums_up_to_date(marked: Page, pages: Path) -> None:
+    sums_are = "text => document.querySelector('.ssd-progress-sums').textContent === text"
+    other = marked.context.new_page()
+    other.goto((pages / "04_coding.html").as_uri())
+    other.get_by_role("checkbox", name="Exercise 4: done").check()
+    marked.wait_for_function(sums_are, arg="1 of 2 chapters, 2 of 4 exercises.")
+    marked.evaluate("localStorage.clear(); dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    assert sums(marked) == "0 of 2 chapters, 0 of 4 exercises."
 
 
 def test_marks_are_saved_as_a_file_erased_and_read_again(marked: Page, tmp_path: Path) -> None:
