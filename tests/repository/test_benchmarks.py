@@ -283,6 +283,20 @@ def test_the_text_of_ssd_track_is_read_by_trackeval(tmp_path: Path):
     assert found["true_numbers"] == 3
 
 
+@pytest.mark.slow
+def test_what_int8_loses(tmp_path: Path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    importlib.import_module("int8").main(["--counts", "1", "4", "--scenes", "8", "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "int8.json").read_text())["rows"]
+    assert [row["calibration"] for row in rows] == [1, 4]
+    for row in rows:
+        assert row["sure"] > 0
+        assert row["agreement"] > 0.8
+        assert abs(row["after"] - row["before"]) < 0.1
+        assert row["megabytes"]["int8"] < 0.4 * row["megabytes"]["float32"]
+
+
 def test_the_memory_of_a_long_video(tmp_path: Path):
     pytest.importorskip("av")
     hour = importlib.import_module("hour")
