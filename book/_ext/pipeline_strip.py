@@ -38,6 +38,10 @@ HERE = {
     10: (("detection",), "how good the detections are"),
     11: (ALL, "the whole way, in training"),
     12: (ALL, "the whole way, at full scale"),
+    14: (("detection",), "which detections are worth showing"),
+    15: (("detection",), "detections over time"),
+    16: (ALL, "the whole way, out of Python"),
+    17: (ALL, "the whole way, and how long it takes"),
 }
 
 

@@ -12,6 +12,7 @@ from ssdlib.exercises.coding import check_change_variances, check_decode_corners
 from ssdlib.exercises.data import check_turn_boxes
 from ssdlib.exercises.family import check_window_sums
 from ssdlib.exercises.introduction import check_keep_surest
+from ssdlib.exercises.latency import check_departures
 from ssdlib.exercises.loss import check_localization_loss, check_mine_by_rank
 from ssdlib.exercises.matching import check_match_table
 from ssdlib.exercises.metrics import check_outcomes
@@ -28,6 +29,7 @@ __all__ = [
     "check_bottle_recipe",
     "check_change_variances",
     "check_decode_corners",
+    "check_departures",
     "check_encode_corners",
     "check_index_of",
     "check_iou_of_partners",
