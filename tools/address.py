@@ -35,12 +35,14 @@ source = os.environ.get("SSDLIB_SOURCE", "{source}")
 if importlib.util.find_spec("ssdlib") is not None:
     pass
 elif source:
-    %pip install --quiet "ssdlib[widgets] @ {{source}}"
+    %pip install --quiet "ssdlib[{extras}] @ {{source}}"
 else:
     print("This chapter needs the book's package. In a clone of it, run")
-    print("    pip install -e .[widgets]")
+    print("    pip install -e .[{extras}]")
     print("and then restart the kernel of this notebook.")"""
 """The first code cell of a chapter; SSDLIB_SOURCE names a clone on this machine instead, as file:///PATH."""
+EXTRAS = {"15_tracks": "video,widgets", "16_runtimes": "onnx,openvino,widgets"}
+"""What a chapter needs of the package's extras, where that is more than "widgets"."""
 
 
 def address_in(config: str) -> str:
@@ -87,10 +89,10 @@ def stamped_project(text: str, address: str) -> str:
     return text.replace("[project.scripts]\n", f"{urls}[project.scripts]\n")
 
 
-def stamped_notebook(text: str, address: str) -> str:
-    """The text of a notebook whose first code cell installs the package from an address."""
+def stamped_notebook(text: str, address: str, extras: str = "widgets") -> str:
+    """The text of a notebook whose first code cell installs the package, with its extras, from an address."""
     notebook = nbformat.reads(text, as_version=4)
-    source = DOOR.format(source=f"git+{address}" if address else "")
+    source = DOOR.format(source=f"git+{address}" if address else "", extras=extras)
     doors = [cell for cell in notebook.cells if "SSDLIB_SOURCE" in cell.source]
     if doors:
         doors[0].source = source
@@ -113,7 +115,8 @@ def stamped(root: Path, address: str | None = None) -> dict[Path, str]:
     for name, stamp in (("CITATION.cff", stamped_citation), ("pyproject.toml", stamped_project)):
         texts[root / name] = stamp((root / name).read_text(encoding="utf-8"), address)
     for path in sorted((root / "book").glob("*.ipynb")):
-        texts[path] = stamped_notebook(path.read_text(encoding="utf-8"), address)
+        extras = EXTRAS.get(path.stem, "widgets")
+        texts[path] = stamped_notebook(path.read_text(encoding="utf-8"), address, extras)
     return texts
 
 

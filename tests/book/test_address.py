@@ -89,7 +89,12 @@ def test_a_reader_without_the_package_is_told_what_to_run(capsys: pytest.Capture
     """The door never stops a reader with an error, whether or not it knows the repository."""
     for url in ("", MADE_UP):
         asked: list[str] = []
-        code = re.sub(r"^( *)%pip (.*)$", r"\1install(f'\2')", address.DOOR.format(source=url), flags=re.MULTILINE)
+        code = re.sub(
+            r"^( *)%pip (.*)$",
+            r"\1install(f'\2')",
+            address.DOOR.format(source=url, extras="widgets"),
+            flags=re.MULTILINE,
+        )
         code = code.replace('importlib.util.find_spec("ssdlib")', "None").replace("SSDLIB_SOURCE", "NOT_SET")
         exec(code, {"install": asked.append})
         said = capsys.readouterr().out
