@@ -94,7 +94,7 @@ def train_command(
     seed: Annotated[int | None, typer.Option(min=0, help="The same seed gives the same run on a CPU.")] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Number format of the network; by default auto, the one that the device is made for."),
+        typer.Option(help="Number format of the network; by default auto, what is fastest on this device."),
     ] = None,
     compile_: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Let torch.compile make the network faster.")
