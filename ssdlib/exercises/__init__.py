@@ -21,6 +21,7 @@ from ssdlib.exercises.nms import check_soft_nms
 from ssdlib.exercises.own_data import check_yolo_to_pixels
 from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
 from ssdlib.exercises.thresholds import check_best_threshold
+from ssdlib.exercises.tracks import check_crossings
 from ssdlib.exercises.training import check_batch_norm
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "check_best_threshold",
     "check_bottle_recipe",
     "check_change_variances",
+    "check_crossings",
     "check_decode_corners",
     "check_departures",
     "check_encode_corners",
