@@ -36,7 +36,7 @@ def pyramid(image: Tensor, smallest: int, factor: float = FACTOR) -> list[Level]
         factor: of the size from level to level, between 0 and 1.
 
     Raises:
-        ValueError: if the factor is not between 0 and 1.
+        ValueError: if the factor is not between 0 and 1, or `smallest` is not at least 1.
     """
     levels: list[Level] = []
     for height, width in pyramid_sizes(image.shape[1], image.shape[2], smallest, factor):
@@ -49,6 +49,8 @@ def pyramid_sizes(height: int, width: int, smallest: int, factor: float = FACTOR
     """(height, width) of each level of `pyramid`; arguments and errors as there."""
     if not 0 < factor < 1:
         raise ValueError(f"each level must be smaller than the one before: the factor must be in 0..1, got {factor}")
+    if smallest < 1:  # there would be no end
+        raise ValueError(f"the shortest side of a level must be at least 1 pixel, got {smallest}")
     sizes: list[tuple[int, int]] = []
     while True:
         scale = factor ** len(sizes)
@@ -59,7 +61,13 @@ def pyramid_sizes(height: int, width: int, smallest: int, factor: float = FACTOR
 
 
 def places(length: int, side: int, stride: int) -> int:
-    """In how many places a window of `side` fits along a `length`, moved by `stride` pixels at a time."""
+    """In how many places a window of `side` fits along a `length`, moved by `stride` pixels at a time.
+
+    Raises:
+        ValueError: if the side or the stride is not at least 1.
+    """
+    if side < 1 or stride < 1:
+        raise ValueError(f"a window and its stride must have at least 1 pixel, got side {side}, stride {stride}")
     return max(0, (length - side) // stride + 1)
 
 
@@ -88,7 +96,7 @@ def pyramid_boxes(height: int, width: int, side: int, stride: int, factor: float
 
 def cut_windows(image: Tensor, side: int, stride: int) -> Tensor:
     """(K, 3, side, side): the windows of an image (3, H, W), in the order of `window_boxes`."""
-    if min(image.shape[1:]) < side:
+    if not all(places(length, side, stride) for length in image.shape[1:]):
         return image.new_zeros(0, image.shape[0], side, side)
     windows = image.unfold(1, side, stride).unfold(2, side, stride)  # (3, rows, columns, side, side)
     return windows.permute(1, 2, 0, 3, 4).reshape(-1, image.shape[0], side, side)
@@ -122,7 +130,14 @@ def best_windows(boxes: Tensor, logits: Tensor, min_score: float = 0.5, max_over
 
     Returns:
         A detection: "boxes", "labels" and "scores", best first.
+
+    Raises:
+        ValueError: if there are not as many boxes as rows of logits, or a logit is not a number.
     """
+    if logits.dim() != 2 or boxes.shape != (len(logits), 4):
+        raise ValueError(f"need boxes (K, 4) and logits (K, C), got {tuple(boxes.shape)} and {tuple(logits.shape)}")
+    if logits.isnan().any():
+        raise ValueError("logits must be numbers, got nan")
     scores = logits.softmax(dim=1)
     kept, labels = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0, dtype=torch.int64)]
     for label in range(1, scores.shape[1]):

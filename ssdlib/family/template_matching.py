@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -102,11 +104,14 @@ def find_template(
         "boxes" (K, 4) xyxy in pixels, "labels" (K,) all 1, and "scores" (K,), best first.
 
     Raises:
-        ValueError: as `correlation`; or a scale leaves less than one pixel of the template.
+        ValueError: as `correlation`; or a scale is not positive, or leaves less than one pixel of the template.
     """
+    _check_shapes(image, template)
     _, height, width = image.shape
     boxes, scores = [], []
     for scale in scales:
+        if not 0 < scale < math.inf:
+            raise ValueError(f"scales must be positive numbers, got {scale}")
         h, w = round(template.shape[1] * scale), round(template.shape[2] * scale)
         if min(h, w) < 1:
             raise ValueError(f"scale {scale} leaves nothing of a template of {tuple(template.shape[1:])} pixels")
@@ -124,11 +129,17 @@ def find_template(
 
 def _checked(image: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
     """Both in float64, which sums of squares need."""
-    sizes = f"image {tuple(image.shape)}, template {tuple(template.shape)}"
-    if image.dim() != 3 or template.dim() != 3 or image.shape[0] != template.shape[0] or 0 in template.shape:
-        raise ValueError(f"image and template must be (C, H, W) and (C, h, w), got {sizes}")
+    sizes = _check_shapes(image, template)
     if template.shape[1] > image.shape[1] or template.shape[2] > image.shape[2]:
         raise ValueError(f"the template is larger than the image: {sizes}")
     if not (image.isfinite().all() and template.isfinite().all()):
         raise ValueError("image and template must be finite numbers")
     return image.double(), template.double()
+
+
+def _check_shapes(image: Tensor, template: Tensor) -> str:
+    """The shapes in words, if they are those of two pictures with as many channels."""
+    sizes = f"image {tuple(image.shape)}, template {tuple(template.shape)}"
+    if image.dim() != 3 or template.dim() != 3 or image.shape[0] != template.shape[0] or 0 in template.shape:
+        raise ValueError(f"image and template must be (C, H, W) and (C, h, w), got {sizes}")
+    return sizes

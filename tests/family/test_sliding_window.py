@@ -75,6 +75,22 @@ def test_a_pyramid_that_does_not_shrink_is_refused(factor: float) -> None:
         pyramid(torch.rand(3, 20, 20), 8, factor)
 
 
+@pytest.mark.parametrize("smallest", [0, -3])
+def test_a_pyramid_without_an_end_is_refused(smallest: int) -> None:
+    with pytest.raises(ValueError, match=f"got {smallest}"):
+        pyramid_sizes(20, 20, smallest)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(8, 0), (8, -2), (0, 2)])
+def test_windows_that_do_not_move_or_have_no_pixels_are_refused(side: int, stride: int) -> None:
+    for call in (
+        lambda: window_boxes(20, 20, side, stride),
+        lambda: cut_windows(torch.rand(3, 20, 20), side, stride),
+    ):
+        with pytest.raises(ValueError, match=f"got side {side}, stride {stride}"):
+            call()
+
+
 @given(height=LENGTHS, width=LENGTHS, side=st.integers(4, 20), stride=STRIDES)
 def test_counted_and_laid_out_windows_agree(height: int, width: int, side: int, stride: int) -> None:
     boxes = pyramid_boxes(height, width, side, stride)
@@ -141,6 +157,13 @@ def test_best_windows_are_those_of_nms_class_by_class() -> None:
     assert found["boxes"].tolist() == boxes[[3, 0, 2]].tolist()
     assert found["labels"].tolist() == [2, 1, 2]
     assert found["scores"].tolist() == pytest.approx([0.95, 0.9, 0.7], abs=1e-6)
+
+
+def test_boxes_and_logits_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"got \(3, 4\) and \(2, 2\)"):
+        best_windows(torch.rand(3, 4), torch.rand(2, 2))
+    with pytest.raises(ValueError, match="nan"):
+        best_windows(torch.rand(1, 4), torch.tensor([[0.0, float("nan")]]))
 
 
 @given(count=st.integers(0, 12), seed=st.integers(0, 1000))

@@ -147,3 +147,8 @@ def test_numbers_that_are_not_finite_and_scales_that_leave_nothing_are_refused()
         correlation(torch.full((1, 4, 4), math.nan), torch.ones(1, 2, 2))
     with pytest.raises(ValueError, match=r"scale 0\.1 leaves nothing"):
         find_template(torch.rand(1, 9, 9), torch.rand(1, 4, 4), scales=(0.1,))
+    for scale in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"positive numbers, got {scale}"):
+            find_template(torch.rand(1, 9, 9), torch.rand(1, 4, 4), scales=(scale,))
+    with pytest.raises(ValueError, match=r"got image \(9, 9\), template \(4, 4\)"):
+        find_template(torch.rand(9, 9), torch.rand(4, 4))
