@@ -18,7 +18,7 @@ def _cases() -> list[Case]:
         ("a box around the middle of a wide image", [[0, 0.5, 0.5, 0.25, 0.5]], 200, 100),
         ("a box in the upper left corner, of class 3", [[3, 0.1, 0.125, 0.2, 0.25]], 640, 480),
         ("the whole image", [[1, 0.5, 0.5, 1, 1]], 60, 150),
-        ("several boxes", [[2, 0.3, 0.4, 0.1, 0.2], [0, 0.75, 0.25, 0.5, 0.5], [0, 0.6, 0.9, 0.05, 0.1]], 320, 240),
+        ("several boxes", [[2, 0.3, 0.4, 0.1, 0.2], [0, 0.75, 0.25, 0.5, 0.5], [0, 0.6, 0.9, 0.05, 0.1]], 333, 251),
     ]
     cases = []
     for what, numbers, width, height in lists:
@@ -44,6 +44,7 @@ _MISTAKES = [
         "your boxes are twice as large: half of the width lies on each side.", lambda *a: _boxes(*a, half=1, size=2)
     ),
     Mistake("x is a fraction of the width, and y of the height.", lambda rows, w, h: _boxes(rows, h, w)),
+    Mistake("the edges of a box lie between pixels, too: do not round.", lambda *a: _boxes(*a).round()),
     Mistake("your boxes are still fractions of the image.", lambda rows, width, height: _boxes(rows, 1, 1)),
     Mistake(
         "these are centre, width and height; corners were asked for.",

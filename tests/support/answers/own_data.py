@@ -42,6 +42,10 @@ def exchanged(rows, width, height):
     return by_columns(rows, height, width)
 
 
+def rounded(rows, width, height):
+    return by_columns(rows, width, height).round()
+
+
 def fractions(rows, width, height):
     return cxcywh_to_xyxy(rows[:, 1:])
 
@@ -58,6 +62,7 @@ ANSWERS = {
             (corner_and_size, "centre of the box"),
             (no_half, "twice as large"),
             (exchanged, "fraction of the width"),
+            (rounded, "do not round"),
             (fractions, "still fractions"),
             (not_converted, "corners were asked for"),
         ],
