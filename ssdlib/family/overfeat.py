@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlib.backbones import fc_to_conv
 from ssdlib.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
@@ -30,6 +31,9 @@ class OverFeat(nn.Module):
     Attributes:
         side, stride: of the windows that a pass looks at, in pixels.
 
+    Raises:
+        ValueError: if the features do not have one cell more for each stride (average poolings are not counted).
+
     Source: Sermanet et al., OverFeat (2014), sections 3.5 and 4.
     """
 
@@ -38,6 +42,12 @@ class OverFeat(nn.Module):
         self.side, self.stride = classifier.side, stride_of(classifier.features)
         self.cells, self.num_classes = classifier.cells, classifier.num_classes
         self.features, self.mean, self.std = classifier.features, classifier.mean, classifier.std
+        with torch.no_grad():
+            larger = self.features(torch.zeros(1, 3, *[self.side + 4 * self.stride] * 2))
+        if larger.shape[2:] != (self.cells + 4, self.cells + 4):
+            raise ValueError(
+                f"4 strides of {self.stride} pixels more must be 4 cells more than {self.cells}: {tuple(larger.shape)}"
+            )
         weight, bias = fc_to_conv(classifier.fc.weight.detach(), classifier.fc.bias.detach(), self.cells)
         self.class_head = nn.Conv2d(weight.shape[1], self.num_classes, self.cells)
         self.box_head = nn.Conv2d(weight.shape[1], 4, self.cells)
@@ -54,7 +64,12 @@ class OverFeat(nn.Module):
 
         Returns:
             logits (N, num_classes, rows, columns) and offsets (N, 4, rows, columns), for each place of a window.
+
+        Raises:
+            ValueError: if an image is smaller than a window.
         """
+        if min(images.shape[2:]) < self.side:
+            raise ValueError(f"images must have {self.side} pixels a side or more, got {tuple(images.shape)}")
         maps = self.features((images - self.mean) / self.std)
         # Where a map has cells for one place more, a part of its window would lie outside the image.
         rows, columns = (places(length, self.side, self.stride) for length in images.shape[2:])
@@ -84,7 +99,8 @@ class OverFeat(nn.Module):
     def fit_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor], weight_decay: float = 1.0) -> int:
         """Learn the box head by least squares from all windows that overlap an object enough.
 
-        OverFeat's loss is the squared error, too; it is minimised in closed form here.
+        OverFeat's loss is the squared error, too. Its regressor has two hidden layers and gives the edges of the box;
+        this one is a single linear layer that gives offsets, so the minimum has a closed form.
 
         Args:
             images: (3, H, W) floats in 0..1.
@@ -105,10 +121,10 @@ class OverFeat(nn.Module):
                 near, target = targets_of_windows(windows, objects)
                 described.append(self.describe(level.image)[near])
                 offsets.append(target)
-        inputs, wanted = torch.cat(described), torch.cat(offsets)
-        if len(inputs) == 0:
+        if sum(map(len, offsets)) == 0:
             raise ValueError(f"no window overlaps an object by {MIN_OVERLAP} or more: there is nothing to learn from")
-        weight, bias = fit_linear(inputs, wanted, weight_decay)
+        inputs = torch.cat(described)
+        weight, bias = fit_linear(inputs, torch.cat(offsets), weight_decay)
         kernel, shift = fc_to_conv(weight, bias, self.cells)
         self.box_head.load_state_dict({"weight": kernel, "bias": shift})
         return len(inputs)
@@ -154,7 +170,12 @@ def fit_linear(features: Tensor, targets: Tensor, weight_decay: float = 1.0) -> 
 
     Returns:
         weight (T, D) and bias (T,), float32, for the features as they are.
+
+    Raises:
+        ValueError: if the shapes do not fit together or there is nothing to learn from.
     """
+    if features.dim() != 2 or targets.dim() != 2 or len(features) != len(targets) or len(features) == 0:
+        raise ValueError(f"need features (N, D), targets (N, T), N > 0: {(*features.shape,)}, {(*targets.shape,)}")
     x, y = features.double(), targets.double()
     mean, std = x.mean(dim=0), x.std(dim=0, correction=0) + 1e-6
     x = (x - mean) / std
@@ -165,40 +186,26 @@ def fit_linear(features: Tensor, targets: Tensor, weight_decay: float = 1.0) -> 
 
 
 def multiply_adds(layers: nn.Module, height: int, width: int) -> int:
-    """Multiplications (each with an addition) of a chain of convolutions on one image (channels, height, width)."""
-    total = 0
-    for layer in layers.modules():
-        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            height, width = (
-                (
-                    length
-                    + 2 * _option(layer.padding, i)
-                    - _option(layer.dilation, i) * (_option(layer.kernel_size, i) - 1)
-                    - 1
-                )
-                // _option(layer.stride, i)
-                + 1
-                for i, length in enumerate((height, width))
-            )
-            if isinstance(layer, nn.Conv2d):
-                total += height * width * layer.weight.numel()  # per group, so the inputs are counted right
-    return total
+    """Multiplications (each with an addition) of a chain of convolutions on one image (channels, height, width).
 
-
-def _option(value: Any, direction: int) -> int:
-    """Of an option of a layer for one direction; a pooling's may be one number for both."""
-    return value if isinstance(value, int) else value[direction]
+    Counted by PyTorch on tensors of the "meta" device, which have shapes and no numbers: nothing is computed.
+    """
+    channels = next(layer.in_channels for layer in layers.modules() if isinstance(layer, nn.Conv2d))
+    on_paper = copy.deepcopy(layers).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        on_paper(torch.empty(1, channels, height, width, device="meta"))
+    return int(counter.get_total_flops()) // 2
 
 
 def merge_boxes(boxes_xyxy: Tensor, logits: Tensor, min_score: float = 0.5, min_overlap: float = 0.3) -> Detection:
     """OverFeat's way with boxes that found the same object: the two that agree most become one, again and again.
 
     NMS takes the best box and drops the others. Here each has a say in the place: the box of a group is the mean of all
-    its boxes, weighted by their scores, and its score is their highest. (OverFeat adds scores up, and measures
-    agreement by the distance of centres and the intersection in place of IoU.)
+    its boxes, weighted by their scores, and its score is their highest. (OverFeat takes the plain average of the two,
+    adds scores up, and measures agreement by the distance of centres and the intersection in place of IoU.)
 
     Args:
-        boxes_xyxy: (K, 4).
+        boxes_xyxy: (K, 4); boxes that are not finite are left out.
         logits: (K, C), class 0 is background.
         min_score: of the softmax, for a box to take part.
         min_overlap: two boxes of a class that overlap by more than this IoU become one.
@@ -211,7 +218,7 @@ def merge_boxes(boxes_xyxy: Tensor, logits: Tensor, min_score: float = 0.5, min_
     scores = logits.softmax(dim=1)
     merged, labels, values = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0)]
     for label in range(1, scores.shape[1]):
-        sure = scores[:, label] >= min_score
+        sure = (scores[:, label] >= min_score) & boxes_xyxy.isfinite().all(dim=1)
         boxes, weight = boxes_xyxy[sure].double(), scores[sure, label].double()
         best = weight.clone()
         while len(boxes) > 1:

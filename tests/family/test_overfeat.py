@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.strategies import boxes_xyxy
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlib.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from ssdlib.coding import decode
@@ -85,16 +84,29 @@ def test_stride_of_counts_poolings_too(classifier: WindowClassifier) -> None:
     assert stride_of(nn.Sequential()) == 1
 
 
-@pytest.mark.parametrize("size", [(19, 19), (40, 57)])
-def test_operations_are_those_that_torch_counts(classifier: WindowClassifier, size: tuple[int, int]) -> None:
+def test_operations_are_those_that_a_hand_counts() -> None:
     layers = nn.Sequential(
-        classifier.features,
-        nn.Conv2d(6, 4, (2, 3), stride=(1, 2), padding=1, dilation=(2, 1)),
-        nn.Conv2d(4, 8, 1, groups=2),
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),  # 10 x 7 -> 5 x 4
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),  # -> 3 x 2
+        nn.Conv2d(4, 6, (2, 1), groups=2),  # -> 2 x 2
     )
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        layers(torch.rand(1, 3, *size))
-    assert multiply_adds(layers, *size) == counter.get_total_flops() // 2
+    assert multiply_adds(layers, 10, 7) == 5 * 4 * 4 * 27 + 2 * 2 * 6 * 2 * 2
+    assert layers.training
+    assert layers[0].weight.device.type == "cpu"
+
+
+def test_layers_with_another_stride_than_is_counted_are_refused() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.AvgPool2d(2))
+    classifier = WindowClassifier(layers, 3, SIDE, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    with pytest.raises(ValueError, match="4 strides of 2 pixels"):
+        OverFeat(classifier)
+
+
+def test_a_pass_over_less_than_a_window_is_refused(classifier: WindowClassifier) -> None:
+    with pytest.raises(ValueError, match=r"20 pixels a side or more, got \(1, 3, 19, 40\)"):
+        OverFeat(classifier)(torch.rand(1, 3, 19, 40))
 
 
 # ---- learned boxes ------------------------------------------------------------------------------------------------
@@ -131,6 +143,12 @@ def test_linear_fit_is_the_minimum_and_exact_where_there_is_no_noise() -> None:
     assert all(slope.abs().max() < 1e-3 for slope in torch.autograd.grad(loss, (w, b)))
 
 
+@pytest.mark.parametrize(("x", "y"), [((0, 3), (0, 4)), ((5, 3), (1, 4)), ((5, 3), (5,))])
+def test_a_linear_fit_of_nothing_or_of_other_rows_is_refused(x: tuple[int, ...], y: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="N > 0"):
+        fit_linear(torch.zeros(x), torch.zeros(y))
+
+
 def test_boxes_move_onto_bright_squares() -> None:
     """A convolution that passes pixels through: where a window has its square can be read off linearly."""
     layers = nn.Sequential(nn.Conv2d(3, 1, 2, stride=2, bias=False))
@@ -157,6 +175,8 @@ def test_without_an_object_there_is_no_box_to_learn(classifier: WindowClassifier
     network = OverFeat(classifier)
     with pytest.raises(ValueError, match=r"no window overlaps an object by 0\.5"):
         network.fit_boxes([torch.rand(3, 30, 30)], [torch.zeros(0, 4)])
+    with pytest.raises(ValueError, match=r"no window overlaps an object by 0\.5"):
+        network.fit_boxes([torch.rand(3, SIDE - 1, 30)], [torch.tensor([[0.0, 0, 9, 9]])])
     assert (network.box_head.weight == 0).all()
 
 
@@ -183,6 +203,12 @@ def test_three_boxes_count_by_their_scores_whatever_the_order() -> None:
         found = merge_boxes(boxes[order], logits_of([[1 - s, s] for s in scores[order].tolist()]), min_score=0.4)
         torch.testing.assert_close(found["boxes"], mean[None], rtol=0, atol=1e-4)
         assert found["scores"].tolist() == pytest.approx([0.75], abs=1e-6)
+
+
+def test_a_box_that_is_not_finite_is_left_out() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [float("nan")] * 4, [0, 0, float("inf"), 10]])
+    found = merge_boxes(boxes, logits_of([[0.1, 0.9]] * 3))
+    assert found["boxes"].tolist() == boxes[:1].tolist()
 
 
 def test_classes_and_unsure_boxes_stay_apart() -> None:
