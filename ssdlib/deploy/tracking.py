@@ -5,7 +5,7 @@ overlap most, all at once; then the tracks that are left may take unsure ones, s
 which would not begin a track. What is not seen for a while is given up.
 
 Source: Zhang et al., ByteTrack: Multi-Object Tracking by Associating Every Detection Box (2022). In place of its Kalman
-filter stands a filter of fixed gains, which for a constant velocity it turns into after a few frames.
+filter, whose gains settle after a few frames, stands one of fixed gains (an alpha-beta filter).
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ class Track:
         self.unseen += 1
 
     def see(self, box_xyxy: Tensor) -> None:
-        """Take what was seen in this frame."""
+        """Take what was seen in this frame.
+
+        Raises:
+            ValueError: if `predict` has not been called for this frame.
+        """
+        if self.unseen == 0:
+            raise ValueError(f"track {self.number} was seen in this frame already: call predict() for the next one")
         difference = xyxy_to_cxcywh(box_xyxy) - self.place
         gap = self.unseen  # frames over which the difference came about
         self.place = self.place + POSITION_GAIN * difference

@@ -18,7 +18,7 @@ from support.commands import call, refused
 
 from ssdlib.data import load_image, sample_root
 from ssdlib.deploy import Found
-from ssdlib.deploy.tracking import Tracker, mot_lines
+from ssdlib.deploy.tracking import Track, Tracker, mot_lines
 from ssdlib.zoo.checkpoint import demo_model, save_model
 
 pytest.importorskip("scipy")
@@ -87,6 +87,12 @@ def test_an_empty_frame_and_a_number_that_is_gone():
 def test_mot_text():
     found = frame((50, 40, 0.875, 1))
     assert mot_lines(0, found, torch.tensor([7])) == ["1,7,40.00,30.00,20.00,20.00,0.8750,-1,-1,-1"]
+
+
+def test_a_track_is_seen_once_a_frame():
+    track = Track(7, 1, torch.tensor([100.0, 50.0, 60.0, 40.0]))
+    with pytest.raises(ValueError, match="track 7 was seen in this frame already: call predict"):
+        track.see(torch.tensor([70.0, 30.0, 130.0, 70.0]))
 
 
 def test_wrong_numbers_and_a_missing_package(monkeypatch: pytest.MonkeyPatch):
