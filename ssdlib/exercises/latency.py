@@ -67,4 +67,12 @@ _MISTAKES = [
         lambda *a: _departures(*a, in_turn=True),
     ),
     Mistake("the times belong to the requests, in the order of arrival.", lambda *a: _departures(*a, by_end=True)),
+    Mistake(
+        "asked for is the time at which each request is done, not how long after its arrival that is.",
+        lambda *a: [done - arrival for done, arrival in zip(_departures(*a), a[0], strict=True)],
+    ),
+    Mistake(
+        "asked for is the time at which each request is done, not the one at which it begins.",
+        lambda *a: [done - service for done, service in zip(_departures(*a), a[1], strict=True)],
+    ),
 ]

@@ -54,6 +54,14 @@ def sorted_ends(arrivals, services, servers):
     return sorted(search_the_first(arrivals, services, servers))
 
 
+def latencies(arrivals, services, servers):
+    return [end - arrival for end, arrival in zip(heap(arrivals, services, servers), arrivals, strict=True)]
+
+
+def beginnings(arrivals, services, servers):
+    return [end - service for end, service in zip(heap(arrivals, services, servers), services, strict=True)]
+
+
 ANSWERS = {
     "check_departures": (
         [search_the_first, heap],
@@ -63,6 +71,8 @@ ANSWERS = {
             (one_server, "there are several servers"),
             (in_turn, "not to the next one in turn"),
             (sorted_ends, "in the order of arrival"),
+            (latencies, "not how long after its arrival"),
+            (beginnings, "not the one at which it begins"),
         ],
     )
 }
