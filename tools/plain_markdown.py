@@ -109,6 +109,8 @@ def _directive(name: str, title: str, lines: list[str], words: Words) -> str:
         number = words.figures.get(options.get("name", ""), ("", 0))[1]
         caption = f"\n\n*Figure {number}.* {body}" if body and number else f"\n\n{body}"
         return f"![{options.get('alt', '')}]({title}){caption}\n"
+    if name == "clip":
+        return f"*On the book's page a clip plays here.* {body}\n\n{folded('What the clip shows', options['alt'])}"
     if name in ("index", "tableofcontents"):
         return ""
     raise MarkupError(f"{words.file}: no plain form of the directive {name!r} is known")

@@ -64,6 +64,11 @@ def words(**others: object) -> Words:
         (":::{tip}\nDo.\n:::", "> **Tip.** Do."),
         ("```{exercise} By hand\n:label: ex\nDo it.\n```", "### Exercise: By hand\n\nDo it."),
         (
+            "```{clip} moves\n:alt: A ball rolls.\n\nWhat is seen.\n```",
+            "*On the book's page a clip plays here.* What is seen.\n\n"
+            "<details>\n<summary>What the clip shows</summary>\n\nA ball rolls.\n\n</details>",
+        ),
+        (
             "````{solution} ex\n:class: dropdown\nSo:\n\n```python\nx = 1\n```\n````",
             "<details>\n<summary>Solution</summary>\n\nSo:\n\n```python\nx = 1\n```\n\n</details>",
         ),
