@@ -11,7 +11,7 @@ from PIL import Image
 
 from ssdlib.data import TOY_CLASSES, VOCDataset, make_toy_voc
 from ssdlib.data.synthetic import scenes
-from ssdlib.data.synthetic.scenes import DIFFICULT_BELOW, MIN_VISIBLE, SceneObject, render_scene
+from ssdlib.data.synthetic.scenes import DIFFICULT_BELOW, MIN_VISIBLE, SceneObject, render_masks, render_scene
 from ssdlib.data.synthetic.shapes import CLUTTER, OBJECTS, pick_color
 from ssdlib.data.synthetic.toy_voc import JPEG_QUALITY, _annotation
 
@@ -26,7 +26,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def slow_record(painted, size):
-    """Paint whole masks on a canvas with a wide margin, pixel by pixel, and read boxes and visible parts off it.
+    """Paint whole masks on a canvas with a wide margin, pixel by pixel, and read off boxes, visible parts, owners.
 
     `painted` lists (mask, left, top, labelled) in the order of painting.
     """
@@ -45,10 +45,12 @@ def slow_record(painted, size):
         seen = sum(owner[p] == k for p in inside)
         box = (min(xs), min(ys), max(xs) + 1, max(ys) + 1)
         found.append((box, seen / len(pixels), len(inside) < len(pixels)))
-    return found
+    number = {k: place for place, k in enumerate(k for k, each in enumerate(painted) if each[3])}
+    owners = [[number.get(owner.get((x, y)), -1) for x in range(width)] for y in range(height)]
+    return found, owners
 
 
-def test_boxes_and_visible_parts_match_a_slow_painter(monkeypatch: pytest.MonkeyPatch):
+def test_boxes_visible_parts_and_masks_match_a_slow_painter(monkeypatch: pytest.MonkeyPatch):
     painted = []
     place = scenes._place
 
@@ -62,9 +64,10 @@ def test_boxes_and_visible_parts_match_a_slow_painter(monkeypatch: pytest.Monkey
     overlaps = truncated = 0
     for seed in range(12):
         painted.clear()
-        image, objects = render_scene(np.random.default_rng(seed), SIDES)
-        expected = slow_record(painted, image.size)
+        image, objects, owner = render_masks(np.random.default_rng(seed), SIDES)
+        expected, owners = slow_record(painted, image.size)
         assert [(o.box, o.visible, o.truncated) for o in objects] == expected
+        assert owner.tolist() == owners
         for o in objects:
             assert o.visible >= MIN_VISIBLE
             assert o.difficult == (o.visible < DIFFICULT_BELOW)
@@ -72,6 +75,14 @@ def test_boxes_and_visible_parts_match_a_slow_painter(monkeypatch: pytest.Monkey
             truncated += o.truncated
     assert overlaps > 3
     assert truncated > 1
+
+
+def test_masks_come_with_the_same_scene():
+    image, objects = render_scene(np.random.default_rng(3), SIDES)
+    again, same, owner = render_masks(np.random.default_rng(3), SIDES)
+    assert image.tobytes() == again.tobytes()
+    assert objects == same
+    assert owner.shape == (image.height, image.width)
 
 
 @pytest.mark.slow

@@ -72,19 +72,17 @@ def test_what_is_said_is_what_is_drawn(monkeypatch: pytest.MonkeyPatch):
     """Against the same clip without the object: the pixels that differ, but for the shadow, are those of its box."""
     mover = Mover("crate", (0.3, 0.4), (1.05, 0.6), 0.2)
     monkeypatch.setattr(
-        motion.scenes,
-        "_finish",
+        motion,
+        "finish",
         lambda rgb, rng, light: motion.Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8)),
     )
-    paint = motion.scenes._paint
 
     def bare(canvas, patch, half):
         """Without a shadow, in one colour that no background has."""
-        rows, cols, own_rows, own_cols = motion.scenes._window(canvas, patch)
-        canvas.rgb[rows, cols][patch.alpha[own_rows, own_cols] >= 0.5] = (1.0, 0.0, 1.0)
+        rows, columns, inside = canvas.inside(patch)
+        canvas.rgb[rows, columns][inside] = (1.0, 0.0, 1.0)
 
-    assert paint is not bare
-    monkeypatch.setattr(motion.scenes, "_paint", bare)
+    monkeypatch.setattr(motion.Canvas, "paint", bare)
     monkeypatch.setitem(SITUATIONS, "crossing", lambda rng: [mover])
     for pixels, objects in clip("crossing", 0, 8):
         mask = (pixels == (255, 0, 255)).all(axis=2)

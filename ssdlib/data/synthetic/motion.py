@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ssdlib.data.synthetic import scenes
-from ssdlib.data.synthetic.scenes import MIN_VISIBLE, SceneObject
+from ssdlib.data.synthetic.canvas import Canvas, Patch, draw_background, draw_light, extent, finish, render
+from ssdlib.data.synthetic.scenes import DIFFICULT_BELOW, MIN_VISIBLE, SceneObject
 from ssdlib.data.synthetic.shapes import OBJECTS, card, pebble
 
 SCREENS = (pebble, card)  # of the clutter, what has no holes and is not thin
@@ -109,12 +109,11 @@ def render_clip(
         raise ValueError(f"a clip has at least 2 frames of at least 96 x 96 pixels, got {frames} of {size}")
     rng = np.random.default_rng([seed, list(SITUATIONS).index(situation)])
     movers = SITUATIONS[situation](rng)
-    azimuth = rng.uniform(0, 2 * np.pi)
-    light = np.array([0.62 * np.cos(azimuth), 0.62 * np.sin(azimuth), 0.78], np.float32)
-    background = scenes._background(rng, *size)
+    light = draw_light(rng)
+    background = draw_background(rng, *size)
     turns, seeds = rng.uniform(-0.3, 0.3, len(movers)), rng.integers(2**31, size=len(movers) + 2)
     for frame in range(frames):
-        canvas = scenes._Canvas(background.copy(), np.full(size[::-1], scenes._NOBODY, np.int16), light)
+        canvas = Canvas(background.copy(), light)
         patches = []
         for mover, turn, own in zip(movers, turns, seeds, strict=False):
             shape = SCREENS[seeds[-2] % len(SCREENS)] if mover.name is None else OBJECTS[mover.name]
@@ -125,33 +124,25 @@ def render_clip(
             )
             half = mover.size * min(size)
             # Its own generator, begun anew: the colours of an object are the same in each frame.
-            patch = scenes._render(shape, x, y, half, float(turn), False, np.random.default_rng(own), light)
-            scenes._paint(canvas, patch, half)
+            patch = render(shape, x, y, half, float(turn), False, np.random.default_rng(own), light)
+            canvas.paint(patch, half)
             patches.append(patch)
-        yield scenes._finish(canvas.rgb, np.random.default_rng(seeds[-1]), light), _objects(canvas, movers, patches)
+        yield finish(canvas.rgb, np.random.default_rng(seeds[-1]), light), _objects(canvas, movers, patches)
 
 
-def _objects(canvas: scenes._Canvas, movers: list[Mover], patches: list[scenes._Patch]) -> list[MovingObject]:
+def _objects(canvas: Canvas, movers: list[Mover], patches: list[Patch]) -> list[MovingObject]:
     """What is to be seen of each mover that has a name; the later ones lie before the earlier."""
     for index, patch in enumerate(patches):
-        rows, columns, own_rows, own_columns = scenes._window(canvas, patch)
-        canvas.owner[rows, columns][patch.alpha[own_rows, own_columns] >= 0.5] = index
+        rows, columns, inside = canvas.inside(patch)
+        canvas.owner[rows, columns][inside] = index
     found = []
     for index, (mover, patch) in enumerate(zip(movers, patches, strict=True)):
-        whole = patch.alpha >= 0.5
-        rows, columns, own_rows, own_columns = scenes._window(canvas, patch)
-        inside = whole[own_rows, own_columns]
-        share = float((canvas.owner[rows, columns][inside] == index).sum() / whole.sum())
+        rows, columns, inside = canvas.inside(patch)
+        pixels = (patch.alpha >= 0.5).sum()
+        share = float((canvas.owner[rows, columns][inside] == index).sum() / pixels)
         if mover.name is None or share < MIN_VISIBLE:
             continue
-        ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        box = (
-            int(columns.start + xs[0]),
-            int(rows.start + ys[0]),
-            int(columns.start + xs[-1] + 1),
-            int(rows.start + ys[-1] + 1),
-        )
-        cut = bool(inside.sum() < whole.sum())
-        seen = SceneObject(mover.name, box, share, cut, share < scenes.DIFFICULT_BELOW)
+        cut = bool(inside.sum() < pixels)
+        seen = SceneObject(mover.name, extent(rows, columns, inside), share, cut, share < DIFFICULT_BELOW)
         found.append(MovingObject(1 + sum(m.name is not None for m in movers[:index]), seen))
     return found
