@@ -21,8 +21,11 @@ RESULTS = ROOT / "ssdlib" / "engine" / "records"
 
 
 def circumstances(device: str | torch.device = "cpu") -> dict[str, Any]:
-    """When, on what, and with which code something is measured; "+changes" where the package is not as committed."""
-    changed = "+changes" if _git("status", "--porcelain", "ssdlib") else ""
+    """When, on what, and with which code something is measured; "+changes" where the package is not as committed.
+
+    Other records do not count: a benchmark that writes after each of its runs would say so of all but the first.
+    """
+    changed = "+changes" if _git("status", "--porcelain", "ssdlib", ":!ssdlib/engine/records") else ""
     gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
     return {
         "date": date.today().isoformat(),

@@ -79,6 +79,7 @@ def detect_command(
         Path | None,
         typer.Option(help="Picture to write; a folder for several images.", metavar="PATH", parser=some_path),
     ] = None,
+    show: Annotated[bool, typer.Option("--show/--no-show", help="Open OUT in a viewer when it is written.")] = False,
     min_score: MinScoreOption = 0.5,
     max_overlap: MaxOverlapOption = 0.45,
     top_k: TopKOption = 200,
@@ -105,6 +106,8 @@ def detect_command(
     """
     unreadable: list[str] = []
     with clear_errors():
+        if show and out is None:
+            raise ValueError("--show opens what is written: say with --out where")
         files = files_in(images)
         checkpoint = checkpoint_of(run)
         clip = files[0] if is_video(files[0]) else None
@@ -134,6 +137,7 @@ def detect_command(
             if problem:
                 typer.secho(f"error: {printable(problem)}", fg="red", err=True)
                 raise typer.Exit(1)
+            open_in_viewer(drawn if show else None)
             return
         started = time.perf_counter()
         with rows_to(lines, csv, COLUMNS) as write:
@@ -149,10 +153,17 @@ def detect_command(
     if len(files) > 1:
         seconds = time.perf_counter() - started
         typer.echo(f"{len(files)} images in {seconds:.1f} s: {len(files) / seconds:.1f} images/s", err=True)
+    open_in_viewer(out if show else None)
     if unreadable:
         typer.secho(f"error: {len(unreadable)} of {len(files)} images cannot be read:", fg="red", err=True)
         typer.echo("\n".join(f"  {message}" for message in unreadable), err=True)
         raise typer.Exit(1)
+
+
+def open_in_viewer(path: Path | None) -> None:
+    """Show a file or a folder in the program that the system has for it; a note where there is none."""
+    if path is not None and path.exists() and typer.launch(str(path)) != 0:
+        typer.secho(f"there is no program here to show {printable(str(path))}", fg="yellow", err=True)
 
 
 def is_video(path: Path) -> bool:

@@ -291,7 +291,10 @@ def starting_model(
             tqdm.write(f"start: {done}", file=sys.stderr)
     if config.freeze:
         parts = [part.strip() for part in config.freeze.split(",")]
-        model.freeze(name for part in parts for name in (early_parts(model) if part == EARLY else (part,)))
+        try:
+            model.freeze(name for part in parts for name in (early_parts(model) if part == EARLY else (part,)))
+        except ValueError as error:
+            raise ValueError(f"freeze {config.freeze!r}: {error}; {EARLY!r} stands for the first layers") from None
     return model
 
 

@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import pytest
+import typer
 from PIL import Image
 from support.commands import call, refused
 
@@ -102,6 +103,22 @@ def test_what_would_be_lost_is_refused(demo: Path, photos: Path, tmp_path: Path)
     assert "no class 'unicorn'" in refused("detect", demo, photos, "--classes", "unicorn")
     assert "no file fits the pattern" in refused("detect", demo, tmp_path / "*.xyz")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_what_was_written_is_shown(demo: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    monkeypatch.setattr(typer, "launch", lambda path: opened.append(path) or 0)
+    picture, folder = tmp_path / "a.png", tmp_path / "found"
+    assert call("detect", demo, PHOTOS[0], *CPU, "--out", picture).exit_code == 0
+    assert opened == []
+    assert call("detect", demo, PHOTOS[0], *CPU, "--out", picture, "--show").exit_code == 0
+    assert call("detect", demo, photos, *CPU, "--out", folder, "--show").exit_code == 0
+    assert opened == [str(picture), str(folder)]
+    assert "say with --out where" in refused("detect", demo, photos, "--show")
+    monkeypatch.setattr(typer, "launch", lambda path: 3)
+    result = call("detect", demo, PHOTOS[0], *CPU, "--out", picture, "--show")
+    assert result.exit_code == 0
+    assert "no program here to show" in result.output
 
 
 def test_a_class_is_no_path(tmp_path: Path):

@@ -383,7 +383,7 @@ def test_starts_that_are_refused(sample: Images, tmp_path: Path):
     for change, message in (
         ({"architecture": "ssdlite320_mobilenet_v3"}, "cannot start from ssd_tiny: it is another network"),
         ({"pretrained": True}, "not from both"),
-        ({"freeze": "neck"}, "no part 'neck'"),
+        ({"freeze": "neck"}, "freeze 'neck': .* no part 'neck'; .* 'early' stands for the first layers"),
         ({"patience": 3}, "patience needs validation images"),
     ):
         with pytest.raises(ValueError, match=message):

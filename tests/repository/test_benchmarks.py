@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +35,23 @@ def _as_scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
     with matplotlib.rc_context():
         yield
     torch.set_num_threads(threads)
+
+
+def test_a_record_that_is_written_anew_is_no_change_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    record = importlib.import_module("record")
+    code, figures = tmp_path / "ssdlib" / "nms.py", tmp_path / "ssdlib" / "engine" / "records" / "a.json"
+    figures.parent.mkdir(parents=True)
+    for file in (code, figures):
+        file.write_text("1")
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "begun")):
+        names = ("-c", "user.name=a", "-c", "user.email=a@b.example")
+        subprocess.run(["git", *names, *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    commit = record.circumstances()["commit"]
+    figures.write_text("2")
+    assert record.circumstances()["commit"] == commit
+    code.write_text("2")
+    assert record.circumstances()["commit"] == f"{commit}+changes"
 
 
 @pytest.mark.slow
