@@ -23,8 +23,8 @@ from ssdlib.widgets.base import read_static, style_sheet
 
 FOLDER = Path(__file__).resolve().parents[1] / "playground"
 SCRIPT, STYLE = "ssd-playground.js", "ssd-playground.css"
-ARITHMETIC = ("scenes", "layers", "network", "detector", "trainer")
-PAGE = ("worker", "drawing", "charts", "chapters", "settings", "own_scene", "page")
+ARITHMETIC = ("scenes", "convolution", "layers", "network", "detector", "trainer")
+PAGE = ("elsewhere", "worker", "drawing", "charts", "chapters", "settings", "own_scene", "page")
 
 
 LINK = re.compile(r"(?P<words>.+?)\s*<(?P<settings>\w+=[\w.]+(?:&\w+=[\w.]+)*)>", re.DOTALL)

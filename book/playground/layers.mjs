@@ -1,15 +1,6 @@
-// The layers of the playground's network, forward and backward, for one image at a time.
+// The layers of the playground's network, backward, and pooling; forward they are in `convolution`.
 //
-// A map of C channels is one array, channel after channel, each with a border of one zero on every side: a 3 x 3
-// convolution then needs no question about edges. Gradients are added up, so that a batch is image after image.
-
-/** @typedef {{channels: number, side: number, row: number, plane: number, values: Float64Array}} FeatureMap */
-
-/** @type {(channels: number, side: number) => FeatureMap} */
-function emptyMap(channels, side) {
-  const row = side + 2;
-  return { channels, side, row, plane: row * row, values: new Float64Array(channels * row * row) };
-}
+// Gradients are added up, so that a batch is image after image.
 
 /** @typedef {ReturnType<typeof convolution>} Convolution */
 
@@ -27,37 +18,6 @@ function convolution(inputs, outputs, stride, random, head = false) {
     weightGradient: new Float64Array(weight.length),
     biasGradient: new Float64Array(outputs),
   };
-}
-
-/** @type {(layer: Convolution, x: FeatureMap, y: FeatureMap) => void} writes into y */
-function convolve({ inputs, outputs, stride, weight, bias }, x, y) {
-  const [from, to] = [x.values, y.values];
-  for (let o = 0; o < outputs; o += 1) {
-    for (let row = 1; row <= y.side; row += 1) {
-      const start = o * y.plane + row * y.row + 1;
-      to.fill(bias[o], start, start + y.side);
-    }
-    for (let i = 0; i < inputs; i += 1) {
-      const w = (o * inputs + i) * 9;
-      const [a, b, c, d, e, f] = [weight[w], weight[w + 1], weight[w + 2], weight[w + 3], weight[w + 4], weight[w + 5]];
-      const [g, h, k] = [weight[w + 6], weight[w + 7], weight[w + 8]];
-      for (let row = 0; row < y.side; row += 1) {
-        let p = i * x.plane + row * stride * x.row; // upper left of the window
-        let q = p + x.row;
-        let r = q + x.row;
-        let t = o * y.plane + (row + 1) * y.row + 1;
-        for (const end = t + y.side; t < end; t += 1) {
-          to[t] +=
-            a * from[p] + b * from[p + 1] + c * from[p + 2] +
-            d * from[q] + e * from[q + 1] + f * from[q + 2] +
-            g * from[r] + h * from[r + 1] + k * from[r + 2];
-          p += stride;
-          q += stride;
-          r += stride;
-        }
-      }
-    }
-  }
 }
 
 // From the gradient of the output: adds to the gradients of weights and biases and, unless it is the first layer, to
@@ -139,11 +99,6 @@ function poolBack(yGradient, winner, xGradient) {
       }
     }
   }
-}
-
-/** @type {(x: FeatureMap) => void} in place */
-function relu({ values }) {
-  for (let i = 0; i < values.length; i += 1) if (values[i] < 0) values[i] = 0;
 }
 
 /** @type {(x: FeatureMap, gradient: FeatureMap) => void} the gradient is kept where the map is above zero */

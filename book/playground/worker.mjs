@@ -130,44 +130,5 @@ function serveAsWorker(scope) {
   scope.onmessage = ({ data }) => session.hear(data);
 }
 
-// A session elsewhere, if it may be started: from the script's own address, from its text (a page opened as a file), or
-// on the page itself, in slices that leave it alive. `hear` gets each report.
-function openSession(address, program, hear) {
-  const onPage = () => {
-    const session = new Session(hear);
-    return { post: (message) => setTimeout(() => session.hear(message)), where: "page" };
-  };
-  const text = () => URL.createObjectURL(new Blob([`(${program})(null);`], { type: "text/javascript" }));
-  let held = null;
-  const waiting = [];
-  const link = { post: (message) => (held ? held(message) : waiting.push(message)), where: "worker" };
-  const use = (post) => {
-    held = post;
-    for (const message of waiting.splice(0)) post(message);
-  };
-  try {
-    const worker = new Worker(address.startsWith("http") ? address : text());
-    const sent = [];
-    let alive = false;
-    worker.onmessage = ({ data }) => {
-      alive = true;
-      hear(data);
-    };
-    worker.onerror = () => {
-      if (alive) return;
-      const here = onPage();
-      link.where = here.where;
-      use(here.post);
-      for (const message of sent) here.post(message);
-    };
-    use((message) => {
-      if (!alive) sent.push(message);
-      worker.postMessage(message);
-    });
-  } catch {
-    const here = onPage();
-    link.where = here.where;
-    use(here.post);
-  }
-  return link;
-}
+// A session elsewhere, or on the page itself, in slices that leave it alive. `hear` gets each report.
+const openSession = (address, program, hear) => openElsewhere(address, program, hear, () => new Session(hear));

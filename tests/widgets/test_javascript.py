@@ -55,7 +55,7 @@ def test_scripts_are_clean(tools: None) -> None:
 def test_what_is_wrong_is_found(tools: None, tmp_path: Path, broken: str, complaint: str) -> None:
     scripts = tmp_path / "ssdlib" / "widgets" / "static"
     shutil.copytree(STATIC, scripts)
-    for page in ("playground", "photograph", "progress"):
+    for page in ("playground", "photograph", "progress", "toys"):
         shutil.copytree(ROOT / "book" / page, tmp_path / "book" / page)
     folder = tmp_path / "tools" / "javascript"
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("node_modules"))
