@@ -13,6 +13,7 @@ It wants a quiet machine: the record says how busy it was. It writes bench.json:
         timings         a row for each runtime and number of requests in flight: runtime (of
                         `ssdlib.deploy.bench.RUNTIMES`), batch, in_flight, threads (of each request), calls, min_ms,
                         median_ms, p99_ms (of one call), images_per_second
+        whole           the same for all that a photograph costs, from its file to the picture with boxes
 
 Requests share the processors: with two in flight on two processors each has one thread. The weights of the second are
 fetched once, and it is left out where they cannot be had.
@@ -29,13 +30,17 @@ from typing import Any
 
 from record import RESULTS, circumstances, write_record
 
-from ssdlib.deploy.bench import HEAD, RUNTIMES, available, bench, cores, line
+from ssdlib.cli.bench import drawing
+from ssdlib.data import sample_root
+from ssdlib.deploy.bench import HEAD, RUNTIMES, TORCH, available, bench, cores, from_file_to_picture, line
 from ssdlib.deploy.export import check_batch, write_onnx
 from ssdlib.deploy.int8 import quantize
+from ssdlib.deploy.runtimes import ONNX, OPENVINO
 from ssdlib.model import SSD
 from ssdlib.zoo import demo_model, open_model
 
 LARGE = "openimages:ssd300_mobilenet_v2"
+PLAIN = (TORCH, ONNX, OPENVINO)  # of the whole way from file to picture
 
 
 def sizes(model: SSD) -> dict[str, float]:
@@ -59,8 +64,18 @@ def measure(name: str, model: SSD, asked: argparse.Namespace) -> dict[str, Any]:
             seconds=asked.seconds,
             report=lambda timing: print(line(timing), flush=True),
         )
-    rows = [timing.to_dict() for timing in timings]
-    return {"detector": name, "input_size": model.recipe.image_size, "megabytes": sizes(model), "timings": rows}
+    print("from the file to the picture", flush=True)
+    photographs = sorted((sample_root() / "JPEGImages").glob("*.jpg"))
+    whole = bench(
+        model,
+        runtimes=available(name for name in asked.runtimes if name in PLAIN),
+        in_flight=asked.in_flight,
+        seconds=asked.seconds,
+        report=lambda timing: print(line(timing), flush=True),
+        around=from_file_to_picture(model, photographs, drawing(model)),
+    )
+    rows = {"timings": [timing.to_dict() for timing in timings], "whole": [timing.to_dict() for timing in whole]}
+    return {"detector": name, "input_size": model.recipe.image_size, "megabytes": sizes(model), **rows}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ssdlib.cli.common import ModelArgument, checkpoint_of, clear_errors, example, model_of, torch_device
 from ssdlib.cli.outputs import require_ending, require_writable, some_path
 from ssdlib.data.files import replaced, write_text
-from ssdlib.deploy.bench import COMPILED, HEAD, RUNTIMES, Timing, available, bench, cores, crowded, line
-from ssdlib.plotting import PALETTE
+from ssdlib.deploy.bench import (
+    COMPILED,
+    HEAD,
+    RUNTIMES,
+    Timing,
+    available,
+    bench,
+    cores,
+    crowded,
+    from_file_to_picture,
+    line,
+)
+from ssdlib.deploy.inputs import files_in
+from ssdlib.detection import Detection
+from ssdlib.model import SSD
+from ssdlib.plotting import PALETTE, draw_on_image, to_pil
 
 app = typer.Typer()
+MARKERS = "osD^vPX"  # one for each of RUNTIMES: colours alone do not tell them apart
 
 
 @app.command(
     "bench",
     epilog=example(
-        "ssd bench runs/toy", "ssd bench runs/toy --in-flight 1,2,4 --threads 1 --json bench.json --plot bench.png"
+        "ssd bench runs/toy",
+        "ssd bench runs/toy --in-flight 1,2,4 --threads 1 --json bench.json --plot bench.png",
+        "ssd bench runs/toy --images photos --threads 1 --runtimes torch,openvino",
     ),
 )
 def bench_command(
@@ -38,6 +58,14 @@ def bench_command(
         int | None, typer.Option(min=1, help="Of each request; by default the processors, shared among the requests.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images of a request.")] = 1,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Photographs, files or folders: time all of it, from the file to the picture with boxes.",
+            metavar="PATH",
+            parser=some_path,
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="For each line of the table.")] = 3.0,
     out: Annotated[
         Path | None, typer.Option("--json", help="File for the figures.", metavar="PATH", parser=some_path)
@@ -48,8 +76,9 @@ def bench_command(
 ) -> None:
     """Time the network on the CPU: latency and images a second, in PyTorch, ONNX Runtime and OpenVINO.
 
-    The network with its decoding is timed, on random images, without reading, NMS and drawing. Compiling takes a minute
-    for each number of requests; it is not counted, nor is the first call of any.
+    The network with its decoding of boxes is timed, on random images, without reading, NMS and drawing: those come in
+    with --images, where one photograph is read or drawn while the network computes for another. Compiling takes a
+    minute for each number of requests; it is not counted, nor is the first call of any.
     """
     with clear_errors():
         for file in (out, plot):
@@ -61,6 +90,12 @@ def bench_command(
             counts = sorted({int(number) for number in in_flight.split(",")})
         except ValueError:
             raise ValueError(f"--in-flight takes numbers such as 1,2,4, got {in_flight!r}") from None
+        if images and batch > 1:
+            raise ValueError("--images are taken one at a time: without --batch")
+        files = files_in(images) if images else []
+        for file in files:
+            if not file.is_file():
+                raise FileNotFoundError(f"no photograph at {file}")
         asked = [name.strip() for name in runtimes.split(",")]
         names = available(asked)
         for name in asked:
@@ -80,16 +115,27 @@ def bench_command(
             batch=batch,
             seconds=seconds,
             report=lambda timing: typer.echo(line(timing)),
+            around=from_file_to_picture(model, files, drawing(model)) if files else None,
         )
         if out is not None:
             machine = {"machine": platform.machine(), "system": platform.system(), "processors": cores()}
             versions = {name: version(name) for name in sorted({name.partition("-")[0] for name in names})}
             rows = [timing.to_dict() for timing in timings]
-            entries = {"model": model.architecture, **machine, "versions": versions, "timings": rows}
+            what = {"model": model.architecture, "photographs": len(files)}
+            entries = {**what, **machine, "versions": versions, "timings": rows}
             write_text(out, json.dumps(entries, indent=1) + "\n")
         if plot is not None:
             with replaced(plot) as aside:
                 draw(timings).savefig(aside)
+
+
+def drawing(model: SSD) -> Callable[[Tensor, Detection], Any]:
+    """Draws what was found, as `ssd detect --out` does, and writes the picture to nowhere."""
+
+    def drawn(pixels: Tensor, found: Detection) -> None:
+        draw_on_image(to_pil(pixels), found, model.classes, min_score=0).save(io.BytesIO(), "JPEG")
+
+    return drawn
 
 
 def draw(timings: list[Timing]) -> Figure:
@@ -99,7 +145,7 @@ def draw(timings: list[Timing]) -> Figure:
     for number, name in enumerate(dict.fromkeys(timing.runtime for timing in timings)):
         own = [timing for timing in timings if timing.runtime == name]
         rates, medians = [t.images_per_second for t in own], [t.median_ms for t in own]
-        ax.plot(rates, medians, marker="o", color=PALETTE[number], label=name)
+        ax.plot(rates, medians, marker=MARKERS[number], color=PALETTE[number % len(PALETTE)], label=name)
         for timing, rate, median in zip(own, rates, medians, strict=True):
             ax.annotate(str(timing.in_flight), (rate, median), textcoords="offset points", xytext=(5, 5), fontsize=8)
     ax.set(xlabel="images a second", ylabel="median latency, ms", xlim=(0, None), ylim=(0, None))

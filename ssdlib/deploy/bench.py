@@ -13,13 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ssdlib.data.images import load_image
 from ssdlib.deploy.export import program_of, write_onnx
+from ssdlib.deploy.exported import detections_of
 from ssdlib.deploy.int8 import quantize
 from ssdlib.deploy.runtimes import (
     ONNX,
@@ -31,7 +35,8 @@ from ssdlib.deploy.runtimes import (
     openvino_model,
     torch_runtime,
 )
-from ssdlib.model import SSD
+from ssdlib.detection import Detection
+from ssdlib.model import SSD, prepare
 
 TORCH, COMPILED, BFLOAT16 = "torch", "torch-compile", "torch-bfloat16"
 INT8 = "-int8"
@@ -143,6 +148,7 @@ def bench(
     batch: int = 1,
     seconds: float = 3.0,
     report: Callable[[Timing], None] = lambda timing: None,
+    around: Callable[[Runtime], Callable[[], Any]] | None = None,
 ) -> list[Timing]:
     """Time the network, with its boxes decoded and without NMS, on the CPU.
 
@@ -154,6 +160,8 @@ def bench(
         batch: images of one request.
         seconds: for each setting.
         report: called with each result as it comes.
+        around: makes the function of a request from that which runs the network, such as `from_file_to_picture`; by
+            default a request is a call of the network with random images.
 
     Raises:
         ValueError: if there is no such runtime, or a number is not positive.
@@ -174,7 +182,9 @@ def bench(
                 path = int8 if name.endswith(INT8) else exact
                 for count in counts:
                     own = threads or max(1, cores() // count)
-                    workers = [_call(run, images) for run in _requests(name, model, path, count, own)]
+                    torch.set_num_threads(own)
+                    runs = _requests(name, model, path, count, own)
+                    workers = [around(run) if around else _call(run, images) for run in runs]
                     latencies, total = measure(workers, seconds)
                     low, median, high = np.percentile(1e3 * np.array(latencies), [0, 50, 99])
                     rate = len(latencies) * batch / total
@@ -190,10 +200,39 @@ def _call(run: Runtime, images: Array) -> Callable[[], Any]:
     return lambda: run(images)
 
 
+def from_file_to_picture(
+    model: SSD, files: Sequence[Path], draw: Callable[[Tensor, Detection], Any]
+) -> Callable[[Runtime], Callable[[], Any]]:
+    """For `bench`: all that a photograph costs, from its file to the picture with boxes.
+
+    With several requests in flight, one photograph is read or drawn while the network computes for another.
+
+    Args:
+        model: the SSD that the runtimes have.
+        files: photographs, taken in turn.
+        draw: makes the picture of an image (3, H, W) uint8 and what was found in it, in pixels.
+    """
+    side = model.recipe.image_size
+
+    def around(run: Runtime) -> Callable[[], Any]:
+        turn = cycle(files)
+
+        def request() -> Any:
+            pixels = load_image(next(turn))
+            rows = run(prepare(pixels, side)[None].numpy())
+            (found,) = detections_of(rows, model, "boxes", min_score=0.3)
+            height, width = pixels.shape[1:]
+            found["boxes"] = found["boxes"] * torch.tensor([width, height, width, height])
+            return draw(pixels, found)
+
+        return request
+
+    return around
+
+
 def _requests(name: str, model: SSD, path: Path, count: int, threads: int) -> list[Runtime]:
     """A function for each request in flight; they share the network."""
-    if name in (TORCH, COMPILED, BFLOAT16):
-        torch.set_num_threads(threads)
+    if name in (TORCH, COMPILED, BFLOAT16):  # with PyTorch's own number of threads
         program = program_of(model, dtype=torch.bfloat16 if name == BFLOAT16 else torch.float32)
         # Compiled code has its number of threads in it.
         return [torch_runtime(torch.compile(program, dynamic=False) if name == COMPILED else program)] * count

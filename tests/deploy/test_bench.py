@@ -15,11 +15,27 @@ import numpy as np
 import pytest
 import torch
 from support.commands import call, refused
+from torch import Tensor
 
+from ssdlib.data import load_image, sample_root
+from ssdlib.deploy import Detector
 from ssdlib.deploy import bench as benching
-from ssdlib.deploy.bench import COMPILED, HEAD, RUNTIMES, Timing, available, bench, crowded, line, measure
-from ssdlib.deploy.export import check_batch, write_onnx
+from ssdlib.deploy.bench import (
+    COMPILED,
+    HEAD,
+    RUNTIMES,
+    Timing,
+    available,
+    bench,
+    crowded,
+    from_file_to_picture,
+    line,
+    measure,
+)
+from ssdlib.deploy.export import check_batch, program_of, write_onnx
 from ssdlib.deploy.int8 import quantize
+from ssdlib.deploy.runtimes import torch_runtime
+from ssdlib.detection import Detection
 from ssdlib.zoo.checkpoint import demo_model, save_model
 
 
@@ -70,6 +86,26 @@ def test_figures_of_pytorch():
         assert timing.calls >= 3 * timing.in_flight
         assert timing.images_per_second <= 1e3 * timing.in_flight / timing.min_ms
     assert [len(line(timing)) for timing in timings] == [len(HEAD)] * 2
+
+
+def test_from_the_file_to_the_picture():
+    """What is drawn is what `Detector` finds, for each photograph in turn, also with two requests in flight."""
+    model, photos = demo_model(), sorted((sample_root() / "JPEGImages").glob("*.jpg"))[:2]
+    seen: list[tuple[Tensor, Detection]] = []
+    around = from_file_to_picture(model, photos, lambda pixels, found: seen.append((pixels, found)))
+    request = around(torch_runtime(program_of(model)))
+    for _ in range(3):
+        request()
+    detector = Detector(model, min_score=0.3)
+    for path, (pixels, found) in zip([*photos, photos[0]], seen, strict=True):
+        wanted = detector(path)
+        assert pixels.shape[1:] == load_image(path).shape[1:]
+        torch.testing.assert_close(found["boxes"], wanted.boxes, atol=0.01, rtol=0)
+        torch.testing.assert_close(found["scores"], wanted.scores, atol=1e-4, rtol=0)
+        assert found["labels"].tolist() == wanted.detection["labels"].tolist()
+    assert sum(len(found["labels"]) for _, found in seen) > 0
+    timings = bench(model, runtimes=["torch"], in_flight=[2], threads=1, seconds=0.05, around=around)
+    assert timings[0].calls + 3 + 2 * 2 == len(seen)  # and two calls each to warm up
 
 
 def test_each_runtime_computes_in_its_own_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -127,6 +163,12 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert torch.__version__.startswith(written["versions"]["torch"])
     assert (tmp_path / "bench.png").stat().st_size > 1000
     assert "takes numbers such as" in refused("bench", demo, "--in-flight", "two")
+    assert "one at a time" in refused("bench", demo, "--images", sample_root() / "JPEGImages", "--batch", 2)
+    assert "no photograph at" in refused("bench", demo, "--images", tmp_path / "nothing.jpg")
+    result = call("bench", demo, *quick, "--in-flight", 1, "--images", sample_root() / "JPEGImages", *files)
+    assert result.exit_code == 0, result.output
+    again = json.loads((tmp_path / "bench.json").read_text())
+    assert (written["photographs"], again["photographs"]) == (0, len(list((sample_root() / "JPEGImages").iterdir())))
     assert "would replace" in refused("bench", demo, "--json", demo)
     assert "no runtime 'abacus'" in refused("bench", demo, "--runtimes", "abacus")
 

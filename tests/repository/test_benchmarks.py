@@ -245,8 +245,9 @@ def test_latency(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     record = json.loads((tmp_path / "bench.json").read_text())
     (model,) = record["models"]
     assert [(row["batch"], row["in_flight"]) for row in model["timings"]] == [(1, 1), (1, 2), (2, 1)]
+    assert [(row["batch"], row["in_flight"]) for row in model["whole"]] == [(1, 1), (1, 2)]
     assert len(record["load"]) == 2
-    assert capsys.readouterr().out.count("torch ") == 3
+    assert capsys.readouterr().out.count("torch ") == 5
 
 
 def test_tracks_are_measured_by_trackeval(tmp_path: Path):
