@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssdlib.detection import Detection, detect
+from ssdlib.family.two_stage import TwoStage, two_stage_losses
 from ssdlib.model import ssd_tiny
 from ssdlib.training import Losses, ssd_losses
 
@@ -57,6 +58,14 @@ def _detect_by_ssd(model: Any, images: Tensor) -> list[Detection]:
 
 RELATIVES: dict[str, Relative] = {
     "ssd": Relative("SSD", "07_detections", ssd_tiny, ssd_losses, _count_priors, _detect_by_ssd),
+    "two_stage": Relative(
+        "Two stages",
+        "20_two_stages",
+        TwoStage,
+        two_stage_losses,
+        lambda model: len(model.priors) + model.num_proposals,
+        TwoStage.detect,
+    ),
 }
 """By the names of their weights."""
 
