@@ -21,9 +21,11 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from ssdlib.data.synthetic import TOY_CLASSES, scenes
+from ssdlib.data.synthetic import TOY_CLASSES
+from ssdlib.data.synthetic.canvas import draw_background
 from ssdlib.data.synthetic.shapes import OBJECTS
 from ssdlib.model import SSD
+from ssdlib.plotting import draw_on_image
 from ssdlib.zoo.checkpoint import demo_model
 
 Pixels = npt.NDArray[np.uint8]
@@ -73,7 +75,7 @@ def network() -> SSD:
 @cache
 def background() -> Image.Image:
     """The board without toys."""
-    rgb = scenes._background(np.random.default_rng(BACKGROUND), BOARD, BOARD)
+    rgb = draw_background(np.random.default_rng(BACKGROUND), BOARD, BOARD)
     return Image.fromarray(np.clip(np.rint(rgb * 255), 0, 255).astype(np.uint8))
 
 
@@ -84,7 +86,7 @@ def sprites() -> tuple[tuple[Pixels, Pixels], ...]:
 
 
 def sprite(name: str) -> tuple[Pixels, Pixels]:
-    """Draw a toy upright, as `ssdlib.data.synthetic.scenes` does."""
+    """Draw a toy upright, as the scenes have it."""
     place = (np.arange(SIDE, dtype=np.float32) + 0.5 - SIDE / 2) / HALF
     u, v = np.meshgrid(place, place)
     distance, colours = OBJECTS[name](u, v, np.random.default_rng(SEEDS[name]), LIGHT)
@@ -243,3 +245,15 @@ def payload() -> str:
     files = {**pictures(), "halves": halves, "channels": channels}
     texts = {name: base64.b64encode(content).decode() for name, content in files.items()}
     return f"ssdToys({json.dumps({'about': about(), **texts}, sort_keys=True)});\n"
+
+
+def still() -> tuple[bytes, str]:
+    """The first board with what the network finds on it, as a JPEG file, and in words."""
+    board, pictures = shown()
+    pixels = put_toys(board, FIRST, pictures)
+    (found,) = network().predict([as_image(pixels)])
+    drawn = draw_on_image(Image.fromarray(pixels), found, TOY_CLASSES)
+    rows = zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)
+    names = ", ".join(f"{TOY_CLASSES[label - 1]} {score:.2f}" for label, score in rows if score >= 0.5)
+    words = f"Drawn toys on a board of dark wood, each framed by the detector, with its class and score: {names}."
+    return encoded(drawn, "JPEG", quality=85), words
