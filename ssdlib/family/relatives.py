@@ -17,7 +17,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ssdlib.detection import Detection, detect
+from ssdlib.family.center_point import CELLS, CenterPoint, center_point_losses
+from ssdlib.family.one_to_one import OneToOne, one_to_one_losses
 from ssdlib.family.two_stage import TwoStage, two_stage_losses
+from ssdlib.family.yolo import YOLO, yolo_losses
 from ssdlib.model import ssd_tiny
 from ssdlib.training import Losses, ssd_losses
 
@@ -66,6 +69,11 @@ RELATIVES: dict[str, Relative] = {
         lambda model: len(model.priors) + model.num_proposals,
         TwoStage.detect,
     ),
+    "yolo": Relative("YOLO", "21_yolo", YOLO, yolo_losses, _count_priors, YOLO.detect),
+    "center_point": Relative(
+        "Centre points", "23_after_ssd", CenterPoint, center_point_losses, lambda model: CELLS**2, CenterPoint.detect
+    ),
+    "one_to_one": Relative("One to one", "23_after_ssd", OneToOne, one_to_one_losses, _count_priors, OneToOne.detect),
 }
 """By the names of their weights."""
 
