@@ -63,13 +63,13 @@ def test_losses_are_finite_numbers_and_fall(name: str) -> None:
             assert value.shape == (), part
             assert value.dtype == torch.float32, part
             assert value.isfinite(), part
-    config = Hyperparameters(learning_rate=2e-3)
+    config = Hyperparameters(learning_rate=2e-4)
     optimizer, totals = make_optimizer(model, config), []
-    for _ in range(6):
+    for _ in range(8):
         measured = train_step(model, images, [some, some], optimizer, config, relative.losses)
         assert measured.pop("gradient_norm") > 0
         totals.append(sum(measured.values()))
-    assert totals[-1] < 0.95 * totals[0]
+    assert min(totals[-3:]) < 0.8 * totals[0]  # not every step is one for the better
 
 
 @EVERY
