@@ -8,6 +8,7 @@ from ssdlib.data.check import Report, check_dataset, check_voc
 from ssdlib.data.coco import CocoDataset
 from ssdlib.data.convert import Conversion, convert_dataset
 from ssdlib.data.download import download_voc
+from ssdlib.data.formats.openimages import OpenImagesDataset
 from ssdlib.data.images import load_image
 from ssdlib.data.opening import JoinedDataset, open_dataset
 from ssdlib.data.sample import sample_root
@@ -24,6 +25,7 @@ __all__ = [
     "DataWarning",
     "Finding",
     "JoinedDataset",
+    "OpenImagesDataset",
     "Report",
     "Sheet",
     "Split",

@@ -24,6 +24,7 @@ from ssdlib.data.names import check_name
 Target = dict[str, Tensor]
 Transform = Callable[[Tensor, Target], tuple[Any, Any]]
 Unknown = Literal["error", "ignore"]
+ALL = "all"  # the set of all images, of which the others are parts
 
 
 class DataWarning(UserWarning):

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from ssdlib.data.annotated import AnnotatedDataset, DataWarning
+from ssdlib.data.annotated import ALL, AnnotatedDataset, DataWarning
 from ssdlib.data.coco import CocoDataset, coco_set_names
+from ssdlib.data.formats.openimages import OpenImagesDataset, openimages_set_names
 from ssdlib.data.voc import VOCDataset, image_set_names
 
-ALL = "all"  # the set of all images, of which the others are parts
 AnyPath: TypeAlias = "str | os.PathLike[str]"
 
 
@@ -49,12 +49,12 @@ def open_dataset(
     """Open an image set of one folder, or of several as one data set.
 
     Args:
-        paths: folder, or folders, each in the COCO layout if it has a file `annotations/instances_*.json`, and else in
-            the VOC layout.
+        paths: folder, or folders, each in the COCO layout if it has a file `annotations/instances_*.json`; that of Open
+            Images if it has a table of boxes and no folder `ImageSets`; and else in the VOC layout.
         image_set: name of the set, which every folder must have.
         classes: names of the classes; the label is the index + 1. If not given, those of the first folder, which all
             others must have too.
-        keep_crowds: keep the crowds of the COCO layout, as difficult objects: right for evaluation, wrong for training.
+        keep_crowds: keep the crowds of COCO, and the groups of Open Images, as difficult objects: right for evaluation, wrong for training.
         cache: decode all images at once and keep them in memory; see :meth:`ssdlib.data.AnnotatedDataset.cache_images`.
         progress: show a bar on stderr meanwhile.
 
@@ -73,6 +73,8 @@ def open_dataset(
     def opened(folder: Path, names: Sequence[str] | None) -> AnnotatedDataset:
         if coco_set_names(folder):
             return CocoDataset(folder, image_set, names, keep_difficult=keep_crowds)
+        if _openimages_sets(folder):
+            return OpenImagesDataset(folder, image_set, names, keep_difficult=keep_crowds)
         return VOCDataset(folder, image_set, names)
 
     first, *parts = [opened(folder, classes) for folder in folders]
@@ -103,7 +105,7 @@ def choose_set(root: AnyPath, image_set: str | None = None) -> str:
         FileNotFoundError: there is no such set, or the folder has no known layout.
         ValueError: none is named, and the folder has several.
     """
-    names = coco_set_names(Path(root)) or image_set_names(Path(root))
+    names = coco_set_names(Path(root)) or _openimages_sets(Path(root)) or image_set_names(Path(root))
     there = ", ".join(names) or "none"
     if image_set is None:
         if ALL not in names and len(names) != 1:
@@ -112,3 +114,8 @@ def choose_set(root: AnyPath, image_set: str | None = None) -> str:
     if image_set not in names:
         raise FileNotFoundError(f"{root} has no image set {image_set!r}; it has {there}")
     return image_set
+
+
+def _openimages_sets(root: Path) -> list[str]:
+    """The sets of Open Images' tables; none where the folder has VOC's lists of images, beside which a table is a note."""
+    return [] if (root / "ImageSets").is_dir() else openimages_set_names(root)

@@ -22,6 +22,7 @@ from ssdlib.data.files import replaced
 from ssdlib.data.names import printable
 from ssdlib.data.near_duplicates import ALIKE, THRESHOLD, groups_of, look
 from ssdlib.data.opening import choose_set, open_dataset
+from ssdlib.data.voc import image_set_names
 
 SETS = ("train", "val", "test")
 TRAINVAL = "trainval"
@@ -153,6 +154,8 @@ def split_dataset(
         raise ValueError(f"threshold must be from -1 to 64, got {threshold}")
     shares = {name: share for name, share in shares.items() if share > 0}
     coco = bool(coco_set_names(root))
+    if not coco:
+        image_set_names(root)  # raises where the new sets would have no place
     source = choose_set(root, image_set)
     if coco:
         _require_images_found(root, source)

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from support.voc_folder import object_xml, write_voc
 
-from ssdlib.data import DataWarning, JoinedDataset, VOCDataset, open_dataset
+from ssdlib.data import DataWarning, JoinedDataset, OpenImagesDataset, VOCDataset, open_dataset, split_dataset
+from ssdlib.data.formats.openimages import openimages_set_names
+from ssdlib.data.opening import choose_set
 
 CAT = object_xml("cat", 1, 1, 40, 30)
 DOG = object_xml("dog", 3, 4, 10, 12, difficult=1)
@@ -97,3 +100,60 @@ def test_an_image_set_that_is_no_text_is_named(folders: list[Path]):
     path.write_bytes(b"caf\xe9\n")
     with pytest.raises(ValueError, match=r"Main/test\.txt is not UTF-8 text: .*0xe9"):
         open_dataset(folders[0], "test")
+
+
+# ---- Open Images ------------------------------------------------------------------------------------------------
+
+TABLE = (
+    "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside\n"
+)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    root = tmp_path / "openimages"
+    for name in ("images/a.jpg", "images/b.jpg", "more/c.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 80)).save(root / name)
+    rows = "b,x,/m/1,1,.1,.3,.25,.5,0,0,0,0,0\nb,x,/m/2,1,0,1,0,1,0,0,1,0,0\ngone,x,/m/1,1,0,1,0,1,0,0,0,0,0\n"
+    (root / "train-annotations-bbox.csv").write_text(TABLE + rows)
+    (root / "validation-annotations-bbox.csv").write_text(TABLE + "c,x,/m/2,1,.5,1,.5,1,0,0,0,0,0\n")
+    (root / "class-descriptions-boxable.csv").write_text('/m/1,"Cat, tabby"\n/m/2,Dog\n')
+    return root
+
+
+def test_open_images(tables: Path):
+    assert openimages_set_names(tables) == ["all", "train", "validation"]
+    assert choose_set(tables) == "all"
+    with pytest.warns(DataWarning, match="no image 1"):
+        dataset = open_dataset(tables, "train")
+    assert isinstance(dataset, OpenImagesDataset)
+    assert dataset.classes == ("Cat, tabby", "Dog")
+    assert dataset.ids == ["b"]
+    image, target = dataset[0]
+    assert image.shape == (3, 80, 100)
+    assert target["boxes"].tolist() == [[10, 20, 30, 40], [0, 0, 100, 80]]
+    assert target["labels"].tolist() == [1, 2]
+    assert target["difficult"].tolist() == [False, True]
+    with pytest.warns(DataWarning):
+        dataset = open_dataset(tables, "train", ["Dog", "Whale", "Cat, tabby"], keep_crowds=False)
+    assert dataset.target(0)["labels"].tolist() == [3]
+    with pytest.warns(DataWarning):
+        dataset = open_dataset(tables, "validation")
+    assert (dataset.ids, dataset.target(0)["boxes"].tolist()) == (["c"], [[50, 40, 100, 80]])
+    with pytest.warns(DataWarning):
+        assert sorted(open_dataset(tables, "all").ids) == ["a", "b", "c"]
+
+
+def test_open_images_refuse_what_is_missing(tables: Path):
+    with pytest.raises(FileNotFoundError, match="no image set 'test'; it has all, train, validation"):
+        open_dataset(tables, "test")
+    with pytest.raises(ValueError, match=r"b\.jpg: class 'Cat, tabby' is not among \['Dog'\]"):
+        open_dataset(tables, "train", ["Dog"])
+    with pytest.raises(FileNotFoundError, match="openimages is not in the VOC layout"):
+        split_dataset(tables, progress=False)  # there would be no place for the new sets
+
+
+def test_a_table_beside_the_lists_of_voc_is_a_note(folders: list[Path]):
+    (folders[0] / "boxes.csv").write_text(TABLE)
+    assert isinstance(open_dataset(folders[0], "trainval"), VOCDataset)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssdlib.data import TOY_CLASSES, VOCDataset, make_toy_voc
 from ssdlib.data.synthetic import scenes
+from ssdlib.data.synthetic.masks import segmented_scenes
 from ssdlib.data.synthetic.scenes import DIFFICULT_BELOW, MIN_VISIBLE, SceneObject, render_masks, render_scene
 from ssdlib.data.synthetic.shapes import CLUTTER, OBJECTS, pick_color
 from ssdlib.data.synthetic.toy_voc import JPEG_QUALITY, _annotation
@@ -275,3 +276,30 @@ def test_bad_parameters(tmp_path: Path, options, message):
 def test_progress_bar(tmp_path: Path, capsys: pytest.CaptureFixture[str], progress: bool):
     make_toy_voc(tmp_path / "toy", train=1, val=0, test=0, sides=SIDES, progress=progress)
     assert ("drawing scenes" in capsys.readouterr().err) == progress
+
+
+# ---- a class for every pixel ------------------------------------------------------------------------------------
+
+
+def test_every_pixel_has_the_class_of_its_object():
+    images, labels = segmented_scenes(3, 96, seed=5)
+    assert (images.shape, images.dtype) == ((3, 3, 96, 96), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((3, 96, 96), torch.int64)
+    names = [None, *TOY_CLASSES]
+    seen = set()
+    for i in range(3):
+        image, objects, owner = render_masks(np.random.default_rng([5, 96, i]), (96, 96))
+        assert np.array_equal(images[i].permute(1, 2, 0).numpy(), np.asarray(image))
+        for y, x in [(y, x) for y in range(0, 96, 5) for x in range(0, 96, 5)]:
+            k = int(owner[y, x])
+            assert names[int(labels[i, y, x])] == (None if k < 0 else objects[k].name)
+            seen.add(k)
+    assert len(seen) > 2
+    assert torch.equal(segmented_scenes(2, 96, seed=5)[1], labels[:2]), "a larger set begins with the smaller one"
+    assert segmented_scenes(0)[0].shape == (0, 3, 96, 96)
+
+
+@pytest.mark.parametrize(("count", "side", "seed"), [(-1, 96, 0), (1, 95, 0), (1, 96, -1)])
+def test_segmented_scenes_refuse_what_cannot_be(count: int, side: int, seed: int):
+    with pytest.raises(ValueError, match=f"got {side}, {count}, {seed}"):
+        segmented_scenes(count, side, seed)

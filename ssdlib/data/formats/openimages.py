@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from ssdlib.data.annotated import ALL, AnnotatedDataset, AnnotatedImage, Transform, check_classes
 from ssdlib.data.formats.collecting import (
     Collector,
     ImageFiles,
@@ -20,6 +24,81 @@ from ssdlib.data.names import said, shown
 
 CORNERS = ("XMin", "YMin", "XMax", "YMax")
 _COLUMNS = {"ImageID", "LabelName", *CORNERS}
+
+
+class OpenImagesDataset(AnnotatedDataset):
+    """Images and their objects, read from a folder with tables of boxes of Open Images.
+
+    The interface, and the rules by which boxes are repaired or refused, are those of
+    :class:`ssdlib.data.VOCDataset`. What differs:
+
+    - A set is the beginning of a table's name: train-annotations-bbox.csv is of "train". "all" is every image of the
+      folder, those without a row among them.
+    - Coordinates are fractions of the image, from 0 to 1.
+    - `LabelName` holds codes such as /m/01yrx; their words come from a table class-descriptions*.csv, where there is one.
+    - `IsGroupOf` marks a box around many objects, as COCO's `iscrowd`, and becomes `difficult`.
+    - Nobody has all nine million images: rows of an image that is not in the folder are left out, with a finding.
+
+    Args:
+        root: folder with the tables and, somewhere below it, the images, named after their ids.
+        image_set: such as "train".
+        classes: names of the object classes; the label is the index + 1. If not given, all that have a box in one of
+            the tables, sorted, so that the sets of one folder agree.
+        keep_difficult: keep boxes around many objects.
+        transform: called as `transform(image, target)`, returns what `dataset[i]` returns.
+
+    Raises:
+        FileNotFoundError: there is no such set.
+        ValueError: a table cannot be read, no image of a table is there, or a class is not in `classes`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        image_set: str,
+        classes: Sequence[str] | None = None,
+        *,
+        keep_difficult: bool = True,
+        transform: Transform | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.image_set = image_set
+        names = openimages_set_names(self.root)
+        if image_set not in names:
+            raise FileNotFoundError(f"{root} has no image set {image_set!r}; it has {', '.join(names) or 'none'}")
+        source = read_openimages(_tables(self.root), self.root, ImageFiles(self.root))
+        members = range(len(source.images)) if image_set == ALL else source.sets.get(image_set, [])
+        images = [_named(source.images[i], source.classes, classes) for i in members]
+        images = images if keep_difficult else [image.without_difficult() for image in images]
+        super().__init__(images, source.classes if classes is None else check_classes(classes), transform=transform)
+        self.findings += tuple(source.findings)
+        self._warn_of_findings(f"{self.root}, set {image_set!r}")
+
+
+def openimages_set_names(root: Path) -> list[str]:
+    """Names of the image sets of a folder with tables of Open Images, sorted, and "all"; none without a table."""
+    tables = _tables(root)
+    return sorted({ALL, *filter(None, map(_set_of, tables))}) if tables else []
+
+
+def _tables(root: Path) -> list[Path]:
+    return [path for path in files_below(root, "*.csv") if is_openimages(path)]
+
+
+def _set_of(path: Path) -> str | None:
+    return path.stem.partition("-annotations")[0] if "-annotations" in path.stem else None
+
+
+def _named(image: AnnotatedImage, names: Sequence[str], classes: Sequence[str] | None) -> AnnotatedImage:
+    """An image under its own id, with the labels of the classes that are asked for."""
+    image = image._replace(image_id=image.image_path.stem)
+    if classes is None:
+        return image
+    mine = [names[label - 1] for label in image.labels]
+    for name in mine:
+        if name not in classes:
+            raise ValueError(f"{image.image_path}: class {name!r} is not among {list(classes)}")
+    return image._replace(labels=np.array([list(classes).index(name) + 1 for name in mine], dtype=np.int64))
 
 
 def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> Source:
@@ -47,7 +126,7 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
                     rows[row["ImageID"]].append(row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no table of boxes of Open Images: {said(error)}") from error
-        image_set = path.stem.partition("-annotations")[0] if "-annotations" in path.stem else None
+        image_set = _set_of(path)
         for name, mine in rows.items():
             try:
                 image = images.find(name or "", path.parent)

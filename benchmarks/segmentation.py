@@ -1,0 +1,103 @@
+"""Segmentation of drawn scenes on the maps of a trained detector: three ways up, trained with the same batches.
+
+Writes `segmentation.json`, and for chapter 24 the decoder of the best way (first seed), in half precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import RESULTS, circumstances, write_record
+from torch import Tensor
+
+from ssdlib.data.files import replaced
+from ssdlib.data.synthetic.masks import segmented_scenes
+from ssdlib.family.overfeat import multiply_adds
+from ssdlib.family.pixel_metrics import count_pixels, mean_iou, pixel_accuracy
+from ssdlib.family.segmentation import WEIGHTS, Segmenter, Up, decoder_bytes, enlarge, pixel_loss
+from ssdlib.zoo import demo_model
+
+UPS: tuple[Up, ...] = ("unpool", "transposed", "skip")
+SHOWN = "skip"
+SIDE, CLASSES, TRAIN_SEED, TEST_SEED = 256, 7, 0, 1
+
+
+@torch.no_grad()
+def encoded(model: Segmenter, images: Tensor) -> list[Tensor]:
+    """The encoder's maps of all images, in half precision: the encoder is not trained, so they stay the same."""
+    parts = [[m.half() for m in model.encode(x.float() / 255)] for x in images.split(16)]
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
+def train(model: Segmenter, maps: Sequence[Tensor], labels: Tensor, steps: int, seed: int, batch: int = 8) -> None:
+    """AdamW with one cycle of the learning rate, on the labels of every second pixel."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=4e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.15)
+    model.decoder.train()
+    for _ in range(steps):
+        rows = torch.randint(len(labels), (batch,), generator=generator)
+        optimizer.zero_grad()
+        pixel_loss(model.decode([level[rows].float() for level in maps]), labels[rows, ::2, ::2]).backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+
+
+@torch.no_grad()
+def test(model: Segmenter, maps: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """The counts (C, C) of all pixels."""
+    counts = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
+    for rows in torch.arange(len(labels)).split(20):
+        logits = enlarge(model.decode([level[rows].float() for level in maps]), 2)
+        counts += count_pixels(logits.argmax(dim=1), labels[rows], CLASSES)
+    return counts
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--scenes", type=int, default=400, help="to learn from")
+    parser.add_argument("--tests", type=int, default=100, help="scenes to test on")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    images, labels = segmented_scenes(asked.scenes, SIDE, TRAIN_SEED)
+    test_images, test_labels = segmented_scenes(asked.tests, SIDE, TEST_SEED)
+    detector = demo_model()
+    maps, test_maps = (encoded(Segmenter(detector, CLASSES), x) for x in (images, test_images))
+    rows: dict[str, dict[str, Any]] = {}
+    for seed in range(asked.seeds):
+        for up in UPS:
+            torch.manual_seed(seed)
+            model = Segmenter(detector, CLASSES, up)
+            started = time.process_time()
+            train(model, maps, labels, asked.steps, seed)
+            seconds = time.process_time() - started
+            counts = test(model, test_maps, test_labels)
+            learned = sum(p.numel() for p in model.decoder.parameters())
+            row = rows.setdefault(up, {"parameters": learned, "multiply_adds": multiply_adds(model, SIDE, SIDE)})
+            found = {"mean_iou": mean_iou(counts), "accuracy": pixel_accuracy(counts), "processor_seconds": seconds}
+            for key, value in found.items():
+                row.setdefault(key, []).append(round(value, 1 if key == "processor_seconds" else 4))
+            print(f"{up:10s} seed {seed}: {row}", flush=True)
+            if seed == 0 and up == SHOWN:
+                with replaced(asked.weights / f"segmentation_{up}.safetensors") as part:
+                    part.write_bytes(decoder_bytes(model))
+    nothing = count_pixels(torch.zeros_like(test_labels), test_labels, CLASSES)
+    record = {"command": f"python benchmarks/segmentation.py --steps {asked.steps} --seeds {asked.seeds}"}
+    record |= circumstances()
+    record |= {"side": SIDE, "scenes": asked.scenes, "tests": asked.tests, "steps": asked.steps, "batch": 8}
+    record |= {"background": {"mean_iou": round(mean_iou(nothing), 4), "accuracy": round(pixel_accuracy(nothing), 4)}}
+    write_record(record | {"ups": rows}, "segmentation", asked.out)
+
+
+if __name__ == "__main__":
+    main()
