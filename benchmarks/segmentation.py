@@ -43,7 +43,7 @@ def train(model: Segmenter, maps: Sequence[Tensor], labels: Tensor, steps: int, 
     for _ in range(steps):
         rows = torch.randint(len(labels), (batch,), generator=generator)
         optimizer.zero_grad()
-        pixel_loss(model.decode([level[rows].float() for level in maps]), labels[rows, ::2, ::2]).backward()
+        pixel_loss(model.decoder([level[rows].float() for level in maps]), labels[rows, ::2, ::2]).backward()
         optimizer.step()
         schedule.step()
     model.eval()
@@ -54,7 +54,7 @@ def test(model: Segmenter, maps: Sequence[Tensor], labels: Tensor) -> Tensor:
     """The counts (C, C) of all pixels."""
     counts = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
     for rows in torch.arange(len(labels)).split(20):
-        logits = enlarge(model.decode([level[rows].float() for level in maps]), 2)
+        logits = enlarge(model.decoder([level[rows].float() for level in maps]), 2)
         counts += count_pixels(logits.argmax(dim=1), labels[rows], CLASSES)
     return counts
 
@@ -92,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with replaced(asked.weights / f"segmentation_{up}.safetensors") as part:
                     part.write_bytes(decoder_bytes(model))
     nothing = count_pixels(torch.zeros_like(test_labels), test_labels, CLASSES)
-    record = {"command": f"python benchmarks/segmentation.py --steps {asked.steps} --seeds {asked.seeds}"}
-    record |= circumstances()
+    command = f"python benchmarks/segmentation.py --steps {asked.steps} --seeds {asked.seeds}"
+    record: dict[str, Any] = {"command": command, **circumstances()}
     record |= {"side": SIDE, "scenes": asked.scenes, "tests": asked.tests, "steps": asked.steps, "batch": 8}
     record |= {"background": {"mean_iou": round(mean_iou(nothing), 4), "accuracy": round(pixel_accuracy(nothing), 4)}}
     write_record(record | {"ups": rows}, "segmentation", asked.out)

@@ -54,7 +54,8 @@ def open_dataset(
         image_set: name of the set, which every folder must have.
         classes: names of the classes; the label is the index + 1. If not given, those of the first folder, which all
             others must have too.
-        keep_crowds: keep the crowds of COCO, and the groups of Open Images, as difficult objects: right for evaluation, wrong for training.
+        keep_crowds: keep the crowds of COCO, and the groups of Open Images, as difficult objects: right for evaluation,
+            wrong for training.
         cache: decode all images at once and keep them in memory; see :meth:`ssdlib.data.AnnotatedDataset.cache_images`.
         progress: show a bar on stderr meanwhile.
 
@@ -117,5 +118,5 @@ def choose_set(root: AnyPath, image_set: str | None = None) -> str:
 
 
 def _openimages_sets(root: Path) -> list[str]:
-    """The sets of Open Images' tables; none where the folder has VOC's lists of images, beside which a table is a note."""
+    """The sets of Open Images' tables; none where the folder has VOC's lists, beside which a table is a note."""
     return [] if (root / "ImageSets").is_dir() else openimages_set_names(root)

@@ -140,23 +140,55 @@ def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class Segmenter(nn.Module):
-    """Down and up: the first layers of a detector as they are, and a decoder that doubles their map again and again.
-
-    The decoder has a level for each size of the encoder's maps, with as many channels. The encoder is not trained.
+class Decoder(nn.Module):
+    """The way up, from a map of 8 x 8 cells to one of 128 x 128 (of an image of 256 pixels).
 
     Args:
-        detector: an `ssd_tiny`, whose backbone and normalisation are shared and stay as they are.
         num_classes: background counted.
         up: "unpool" puts each value where the encoder's map of that channel is largest among the 2 x 2 cells;
             "transposed" learns the way up; "skip" learns it, and the encoder's map is added.
 
-    Source: Badrinarayanan et al., SegNet (2017) for "unpool" (there the maxima are those of the encoder's poolings; this
-    encoder has strides instead); Noh et al. (2015) and Long et al., Fully Convolutional Networks (2015).
+    Source: Badrinarayanan et al., SegNet (2017), for "unpool" (the maxima there are those of the encoder's poolings;
+    this encoder has strides); Noh et al. (2015) and Long et al. (2015) for the others.
     """
 
     CHANNELS = (96, 128, 96, 32, 16)
-    """Of the maps of 8, 16, 32, 64 and 128 cells from an image of 256 pixels."""
+    """Of the encoder's maps, coarsest first; the decoder has as many on each level."""
+
+    def __init__(self, num_classes: int, up: Up) -> None:
+        super().__init__()
+        self.up = up
+        channels = self.CHANNELS[1:]
+        self.first = _conv(self.CHANNELS[0], channels[0], 1)
+        grow = [nn.Identity() if up == "unpool" else nn.ConvTranspose2d(c, c, 2, stride=2) for c in channels]
+        self.grow = nn.ModuleList(grow)
+        self.mix = nn.ModuleList(_conv(a, b) for a, b in zip(channels, (*channels[1:], channels[-1]), strict=True))
+        self.head = nn.Conv2d(channels[-1], num_classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps (N, 96, h, w), (N, 128, 2 h, 2 w), ..., (N, 16, 16 h, 16 w) -> (N, num_classes, 16 h, 16 w)."""
+        x = self.first(maps[0])
+        for grow, mix, finer in zip(self.grow, self.mix, maps[1:], strict=True):
+            if self.up == "unpool":
+                _, places = F.max_pool2d(finer, 2, return_indices=True)
+                x = F.max_unpool2d(x, places, [2, 2])
+            else:
+                x = grow(x)
+            x = mix(x + finer if self.up == "skip" else x)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+class Segmenter(nn.Module):
+    """Down and up: the first layers of a detector as they are, and a decoder that doubles their map again and again.
+
+    Args:
+        detector: an `ssd_tiny`, whose backbone and normalisation are shared and are not to be trained.
+        num_classes, up: of the :class:`Decoder`.
+
+    Source: Long et al., Fully Convolutional Networks (2015).
+    """
+
     mean: Tensor
     std: Tensor
 
@@ -166,43 +198,20 @@ class Segmenter(nn.Module):
         self.encoder = detector.backbone.stages
         self.register_buffer("mean", detector.mean)
         self.register_buffer("std", detector.std)
-        self.num_classes, self.up = num_classes, up
-        channels = self.CHANNELS[1:]
-        grow = [nn.Identity() if up == "unpool" else nn.ConvTranspose2d(c, c, 2, stride=2) for c in channels]
-        mix = [_conv(a, b) for a, b in zip(channels, (*channels[1:], channels[-1]), strict=True)]
-        self.decoder = nn.ModuleDict(
-            {
-                "first": _conv(self.CHANNELS[0], channels[0], 1),
-                "grow": nn.ModuleList(grow),
-                "mix": nn.ModuleList(mix),
-                "head": nn.Conv2d(channels[-1], num_classes, 1),
-            }
-        )
+        self.decoder = Decoder(num_classes, up)
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) floats in 0..1 -> the encoder's maps, coarsest first; sides must be multiples of 32."""
         first, second, third = self.encoder[:3]
+        assert isinstance(first, nn.Sequential)
         maps = [(images - self.mean) / self.std]
         for part in (first[:1], first[1:3], first[3:], second, third):
             maps.append(part(maps[-1]))
         return maps[:0:-1]
 
-    def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps, coarsest first -> logits (N, num_classes, H / 2, W / 2)."""
-        x = self.decoder["first"](maps[0])
-        for grow, mix, finer in zip(self.decoder["grow"], self.decoder["mix"], maps[1:], strict=True):
-            if self.up == "unpool":
-                _, places = F.max_pool2d(finer, 2, return_indices=True)
-                x = F.max_unpool2d(x, places, 2)
-            else:
-                x = grow(x)
-            x = mix(x + finer if self.up == "skip" else x)
-        logits: Tensor = self.decoder["head"](x)
-        return logits
-
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) floats in 0..1, sides multiples of 32 -> logits (N, num_classes, H, W)."""
-        return enlarge(self.decode(self.encode(images)), 2)
+        return enlarge(self.decoder(self.encode(images)), 2)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:

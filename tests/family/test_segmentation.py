@@ -39,7 +39,7 @@ def test_unpooling_is_that_of_torch(data: st.DataObject, side: int) -> None:
     maps = data.draw(tensors((channels, height, width), WHOLE))
     values, places = F.max_pool2d(maps, side, return_indices=True)
     ours = unpool_plainly(values, places, height, width)
-    assert torch.equal(ours, F.max_unpool2d(values, places, side, output_size=(height, width)))
+    assert torch.equal(ours, F.max_unpool2d(values, places, [side, side], output_size=(height, width)))
     assert torch.equal(ours[ours != 0], maps[ours != 0]), "a maximum goes back to where it was"
     if (values > 0).all():
         assert torch.equal(F.max_pool2d(ours, side), values)
@@ -119,7 +119,7 @@ def test_full_size_says_of_every_pixel_what_strides_say_of_some(
 
 
 def test_full_size_of_the_backbone_agrees_with_windows_around_single_pixels(detector: SSD) -> None:
-    layers = detector.backbone.stages[0]  # type: ignore[union-attr,index]
+    layers = detector.backbone.stages[0]  # type: ignore[union-attr]
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         dense = full_size(layers)(image)
@@ -130,7 +130,7 @@ def test_full_size_of_the_backbone_agrees_with_windows_around_single_pixels(dete
 
 
 def test_layers_that_change_the_size_otherwise_are_refused() -> None:
-    with pytest.raises(ValueError, match="MaxPool2d.* is no convolution"):
+    with pytest.raises(ValueError, match=r"MaxPool2d.* is no convolution"):
         full_size(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.MaxPool2d(2)))
     with pytest.raises(ValueError, match="change the size"):
         full_size(nn.Sequential(nn.Conv2d(3, 3, 3)))
@@ -177,10 +177,10 @@ def test_unpooling_puts_values_where_the_finer_map_is_largest(detector: SSD) -> 
     torch.manual_seed(0)
     model = Segmenter(detector, 3, "unpool").eval()
     seen: list[Tensor] = []
-    model.decoder["mix"][0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[index]
+    model.decoder.mix[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     maps = model.encode(torch.rand(1, 3, 64, 64))
-    model.decode(maps)
-    coarse = model.decoder["first"](maps[0])[0]
+    model.decoder(maps)
+    coarse = model.decoder.first(maps[0])[0]
     _, places = F.max_pool2d(maps[1], 2, return_indices=True)
     assert torch.equal(seen[0][0], unpool_plainly(coarse, places[0], 4, 4))
 
@@ -196,7 +196,7 @@ def test_operations_are_those_that_a_hand_counts(detector: SSD) -> None:
     grow = 4 * (n // 1024 * 128**2 + n // 256 * 96**2 + n // 64 * 32**2 + n // 16 * 16**2)
     assert multiply_adds(Segmenter(detector, 3, "transposed"), 64, 64) == plain + grow
     assert multiply_adds(Segmenter(detector, 3, "skip"), 64, 64) == plain + grow
-    stage = detector.backbone.stages[0]  # type: ignore[union-attr,index]
+    stage = detector.backbone.stages[0]  # type: ignore[union-attr]
     dense = n * 9 * (3 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 96 + 96 * 96)
     assert multiply_adds(full_size(stage), 64, 64) == dense
 
@@ -231,7 +231,7 @@ def test_a_decoder_learns_a_rule_of_pixels(detector: SSD) -> None:
     optimizer = torch.optim.Adam(model.decoder.parameters(), 0.01)
     for _ in range(40):
         optimizer.zero_grad()
-        pixel_loss(model.decode(maps), labels[:, ::2, ::2]).backward()
+        pixel_loss(model.decoder(maps), labels[:, ::2, ::2]).backward()
         optimizer.step()
     model.decoder.eval()
     with torch.no_grad():
@@ -252,6 +252,6 @@ def test_weights_come_back_in_half_precision(tmp_path: Path, detector: SSD, up: 
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(back(image), model(image), rtol=0, atol=0.02)
-    other = "skip" if up != "skip" else "unpool"
+    other: Up = "skip" if up != "skip" else "unpool"
     with pytest.raises(FileNotFoundError, match=f"segmentation_{other}"):
         load_segmenter(detector, 3, other, tmp_path)

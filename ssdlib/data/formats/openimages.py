@@ -35,7 +35,7 @@ class OpenImagesDataset(AnnotatedDataset):
     - A set is the beginning of a table's name: train-annotations-bbox.csv is of "train". "all" is every image of the
       folder, those without a row among them.
     - Coordinates are fractions of the image, from 0 to 1.
-    - `LabelName` holds codes such as /m/01yrx; their words come from a table class-descriptions*.csv, where there is one.
+    - `LabelName` holds codes such as /m/01yrx; their words come from class-descriptions*.csv, where there is one.
     - `IsGroupOf` marks a box around many objects, as COCO's `iscrowd`, and becomes `difficult`.
     - Nobody has all nine million images: rows of an image that is not in the folder are left out, with a finding.
 
