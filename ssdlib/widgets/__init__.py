@@ -15,6 +15,7 @@ from ssdlib.widgets.nms_stepper import NmsStepper
 from ssdlib.widgets.precision_recall_explorer import PrecisionRecallExplorer
 from ssdlib.widgets.prior_explorer import PriorExplorer
 from ssdlib.widgets.quiz import Quiz
+from ssdlib.widgets.roi_explorer import RoiExplorer
 from ssdlib.widgets.training_player import TrainingPlayer
 
 __all__ = [
@@ -28,5 +29,6 @@ __all__ = [
     "PrecisionRecallExplorer",
     "PriorExplorer",
     "Quiz",
+    "RoiExplorer",
     "TrainingPlayer",
 ]

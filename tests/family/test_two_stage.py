@@ -67,12 +67,16 @@ def test_regions_are_read_where_the_proposals_are(model: TwoStage) -> None:
         for box in boxes
     ]
     torch.testing.assert_close(found, torch.stack(plain), rtol=1e-4, atol=1e-5)
+    half = model.regions(feature_map.bfloat16(), proposals)  # of a network in half precision
+    torch.testing.assert_close(half, model.regions(feature_map.bfloat16().float(), proposals), rtol=0, atol=0)
 
 
 def test_detections_are_those_of_the_plain_way(model: TwoStage, images: Tensor) -> None:
-    out = model.eval()(images)
-    found = model.detect(images, min_score=0.2, max_overlap=0.3, top_k=7)
-    offsets, logits = (part.split([20, 20]) for part in (out.offsets, out.logits))
+    network = copy.deepcopy(model).eval()
+    network.propose = lambda *said: [boxes[:n] for boxes, n in zip(model.propose(*said), (5, 20), strict=True)]  # type: ignore[method-assign]
+    out = network(images)
+    found = network.detect(images, min_score=0.2, max_overlap=0.3, top_k=7)
+    offsets, logits = (part.split([5, 20]) for part in (out.offsets, out.logits))
     for i, detection in enumerate(found):
         scores = logits[i].softmax(dim=1)[:, 1:]
         boxes = cxcywh_to_xyxy(decode(offsets[i], xyxy_to_cxcywh(out.proposals[i]))).clamp(0, 1)
@@ -148,6 +152,18 @@ def test_losses_of_the_first_stage_by_hand(model: TwoStage, images: Tensor) -> N
         offsets += torch.tensor([(x1 - x0) / w, (y1 - y0) / h]).log().div(0.2).tolist()
         total += sum(0.5 * o * o if abs(o) < 1 else abs(o) - 0.5 for o in offsets)
     assert losses["rpn_localization"] == pytest.approx(total / FIRST_STAGE.number, rel=1e-4)
+
+
+def test_objects_are_among_the_proposals_that_are_taught(model: TwoStage, images: Tensor) -> None:
+    network = copy.deepcopy(model).eval()
+    network.propose = lambda *_: [torch.zeros(0, 4)]  # type: ignore[method-assign]
+    losses = losses_of(network, images[:1], [TWO])
+    with torch.no_grad():
+        offsets, logits = network.head(network.regions(network.features(images[:1]), [TWO["boxes"]]))
+    expected = torch.nn.functional.cross_entropy(logits, TWO["labels"])
+    assert losses["confidence"] == pytest.approx(float(expected), rel=1e-5)
+    expected = torch.nn.functional.smooth_l1_loss(offsets, torch.zeros(2, 4), reduction="sum") / 2
+    assert losses["localization"] == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_every_weight_is_taught_and_proposals_carry_no_gradient(images: Tensor) -> None:

@@ -23,6 +23,7 @@ from ssdlib.widgets import (
     PrecisionRecallExplorer,
     PriorExplorer,
     Quiz,
+    RoiExplorer,
     TrainingPlayer,
 )
 from ssdlib.zoo.checkpoint import demo_model
@@ -152,6 +153,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
         NmsStepper(step=1),
         precision_recall(),
         quiz(chosen=[1]),
+        RoiExplorer(bins=3),
         training(checkpoint=7),
     ]
     page = show(*widgets, width=width, height=800)
@@ -163,7 +165,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
     assert columns == (2 if width > 740 else 1)
 
 
-@pytest.mark.parametrize("number", range(9))
+@pytest.mark.parametrize("number", range(10))
 @pytest.mark.parametrize("width", [757, 820])  # the column of the built page at 1366 px, and of a wider screen
 def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int, width: int) -> None:
     make = [
@@ -175,6 +177,7 @@ def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, numbe
         lambda: AnatomyExplorer(model, layer=5),
         lambda: NmsStepper(step=1, label=3),
         precision_recall,
+        RoiExplorer,
         lambda: training(checkpoint=4),
     ][number]
     page = show(make(), width=width, height=657)
@@ -273,6 +276,7 @@ def test_every_widget_can_be_put_back(show: OpenPage, model: SSD) -> None:
         (NmsStepper(torch.rand(3, 20, 30), **candidates()), "max_overlap", 0.9),
         (precision_recall(), "min_score", 0.7),
         (quiz(), "chosen", [0]),
+        (RoiExplorer(), "bin", 3),
         (training(), "checkpoint", 3),
     ]
     page = show(*(widget for widget, _, _ in changes))
