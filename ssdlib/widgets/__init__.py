@@ -8,6 +8,7 @@ from __future__ import annotations
 from ssdlib.widgets.anatomy_explorer import AnatomyExplorer
 from ssdlib.widgets.base import BookWidget
 from ssdlib.widgets.encoding_playground import EncodingPlayground
+from ssdlib.widgets.grid_explorer import GridExplorer
 from ssdlib.widgets.hard_negative_miner import HardNegativeMiner
 from ssdlib.widgets.jaccard import JaccardPlayground
 from ssdlib.widgets.matching_explorer import MatchingExplorer
@@ -22,6 +23,7 @@ __all__ = [
     "AnatomyExplorer",
     "BookWidget",
     "EncodingPlayground",
+    "GridExplorer",
     "HardNegativeMiner",
     "JaccardPlayground",
     "MatchingExplorer",

@@ -20,6 +20,7 @@ from ssdlib.matching import UNMATCHED, match, match_batch
 from ssdlib.widgets import (
     AnatomyExplorer,
     EncodingPlayground,
+    GridExplorer,
     JaccardPlayground,
     NmsStepper,
     PriorExplorer,
@@ -35,6 +36,7 @@ def _widgets() -> list[tuple[BookWidget, dict[str, Any]]]:
     image = torch.zeros(3, 30, 40, dtype=torch.uint8)
     made = [JaccardPlayground(), EncodingPlayground(), PriorExplorer(), AnatomyExplorer()]
     made.append(TrainingPlayer(recorded("checkpoints")))
+    made.append(GridExplorer(image, boxes["boxes"], ["cat", "dog", "cow"]))
     made.append(NmsStepper(image, classes=["cat", "dog"], scores=[0.9, 0.8, 0.4], **boxes))
     writable = [[name for name in w.state() if name != "image" and not w.traits()[name].read_only] for w in made]
     return [(w, {name: w.state()[name] for name in names}) for w, names in zip(made, writable, strict=True)]

@@ -16,6 +16,7 @@ from ssdlib.widgets import (
     AnatomyExplorer,
     BookWidget,
     EncodingPlayground,
+    GridExplorer,
     HardNegativeMiner,
     JaccardPlayground,
     MatchingExplorer,
@@ -50,6 +51,11 @@ def miner(**traits: Any) -> HardNegativeMiner:
     return HardNegativeMiner(
         torch.rand(3, 60, 90), truth, torch.randn(1, 40, 4), logits, boxes, ["ball", "star"], **traits
     )
+
+
+def grid(**traits: Any) -> GridExplorer:
+    boxes = torch.tensor([[100.0, 50, 200, 150], [130, 80, 171, 122], [60, 70, 150, 160], [220, 10, 280, 50]])
+    return GridExplorer(torch.rand(3, 200, 300), boxes, ["cup", "coffee", "spoon", "lamp"], **traits)
 
 
 def precision_recall() -> PrecisionRecallExplorer:
@@ -155,6 +161,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
         quiz(chosen=[1]),
         RoiExplorer(bins=3),
         training(checkpoint=7),
+        grid(),
     ]
     page = show(*widgets, width=width, height=800)
     assert page.evaluate(CUT) == []
@@ -179,6 +186,7 @@ def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, numbe
         precision_recall,
         RoiExplorer,
         lambda: training(checkpoint=4),
+        grid,
     ][number]
     page = show(make(), width=width, height=657)
     frame = page.locator(".ssd-widget").bounding_box()
@@ -278,6 +286,7 @@ def test_every_widget_can_be_put_back(show: OpenPage, model: SSD) -> None:
         (quiz(), "chosen", [0]),
         (RoiExplorer(), "bin", 3),
         (training(), "checkpoint", 3),
+        (grid(), "cells", 13),
     ]
     page = show(*(widget for widget, _, _ in changes))
     for number, (widget, key, value) in enumerate(changes):
