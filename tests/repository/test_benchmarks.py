@@ -19,6 +19,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from ssdlib.boxes import xyxy_to_cxcywh
 from ssdlib.data import VOCDataset, open_dataset, sample_root
 from ssdlib.engine import PRESETS, train
+from ssdlib.model import TINY
 from ssdlib.widgets import TrainingPlayer
 from ssdlib.zoo import demo_model
 from ssdlib.zoo.checkpoint import save_model
@@ -52,6 +53,27 @@ def test_a_record_that_is_written_anew_is_no_change_of_the_code(tmp_path: Path, 
     assert record.circumstances()["commit"] == commit
     code.write_text("2")
     assert record.circumstances()["commit"] == f"{commit}+changes"
+
+
+def test_ways_to_priors_are_counted_on_the_objects_that_they_are_for(tmp_path: Path):
+    shapes = importlib.import_module("prior_shapes")
+    shapes.main([f"again={sample_root()}"], results=tmp_path)
+    record = json.loads((tmp_path / "prior_shapes.json").read_text())
+    drawn, again = record["sets"]["drawn"], record["sets"]["again"]
+    assert drawn == again
+    assert drawn["objects"] == {"fit": 167, "test": 92}
+    assert list(drawn["ways"]) == ["by hand", "quantiles", "recall", "clusters"]
+    assert drawn["elbow"] == sorted(drawn["elbow"])
+    for rows in drawn["ways"].values():
+        for figures in rows.values():
+            assert figures["mean_iou"] <= figures["shape_iou"]  # no prior is nearer than at the very centre
+            assert figures["covered"] > 0.8
+    boxes = torch.tensor([[0.1, 0.1, 0.2, 0.3], [0.5, 0.5, 0.9, 0.6], [0.2, 0.2, 0.6, 0.6]] * 20)
+    recipe = shapes.by_quantiles(boxes, TINY)
+    assert recipe.priors_per_cell == TINY.priors_per_cell
+    smallest, largest = recipe.shapes(0)[0], recipe.shapes(4)[-1]
+    assert smallest == pytest.approx((0.1, 0.2), abs=1e-3)  # what the first 12 of 60 objects look like
+    assert largest == pytest.approx((0.4, 0.4), abs=1e-3)
 
 
 @pytest.mark.slow
