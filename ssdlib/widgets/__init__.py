@@ -13,6 +13,7 @@ from ssdlib.widgets.hard_negative_miner import HardNegativeMiner
 from ssdlib.widgets.jaccard import JaccardPlayground
 from ssdlib.widgets.matching_explorer import MatchingExplorer
 from ssdlib.widgets.nms_stepper import NmsStepper
+from ssdlib.widgets.pipeline_timeline import PipelineTimeline
 from ssdlib.widgets.precision_recall_explorer import PrecisionRecallExplorer
 from ssdlib.widgets.prior_explorer import PriorExplorer
 from ssdlib.widgets.quiz import Quiz
@@ -28,6 +29,7 @@ __all__ = [
     "JaccardPlayground",
     "MatchingExplorer",
     "NmsStepper",
+    "PipelineTimeline",
     "PrecisionRecallExplorer",
     "PriorExplorer",
     "Quiz",
