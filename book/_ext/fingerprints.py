@@ -23,13 +23,16 @@ from typing import Any
 KEY = "fingerprint"
 """Where a notebook's metadata keeps it."""
 
+RECORDS = "ssdlib/engine/records"
 DATA = {
     "ssdlib/zoo/outputs": ("ssdlib.zoo.photographs",),
     "ssdlib/zoo/weights": ("ssdlib.zoo.checkpoint",),
-    "ssdlib/engine/records": ("ssdlib.book.recorded", "ssdlib.book.RECORDS"),
+    RECORDS: ("ssdlib.book.recorded", "ssdlib.book.RECORDS"),
     "data/sample": ("ssdlib.data.sample",),
 }
-"""Folders of data, and what reads each: modules, packages (then any module in them), or names of a module."""
+"""Folders of data, and what reads each: modules, packages (then any module in them), or names of a module. Of the
+records count those that a chapter names, if it names all that it reads.
+"""
 
 NO_RESULT = ("ssdlib/widgets/static", "ssdlib/cli/templates", "ssdlib/py.typed")
 """Files that decide nothing in an output: the widgets' scripts and styles, which the build adds to the pages, and the
@@ -76,11 +79,30 @@ def fingerprint(notebook: Mapping[str, Any], root: Path) -> dict[str, str]:
         parts[path.relative_to(root).as_posix()] = _code_sum(path.read_text(encoding="utf-8"), show)
     for folder, readers in DATA.items():
         if (root / folder).is_dir() and any(_takes(name, reader, modules) for name in names for reader in readers):
-            parts[folder] = _folder_sum(root / folder)
+            wanted = records_named(code, modules, root) if folder == RECORDS else None
+            if wanted is None:
+                parts[folder] = _folder_sum(root / folder)
+            else:
+                files = (path for path in files_of(root / folder) if path.stem in wanted)
+                parts |= {path.relative_to(root).as_posix(): _sha(path.read_bytes()) for path in files}
     parts |= pins(root)
     if (root / ENVIRONMENT).is_file():
         parts[ENVIRONMENT] = _code_sum((root / ENVIRONMENT).read_text(encoding="utf-8"), False)
     return parts
+
+
+def records_named(code: Iterable[str], modules: Iterable[str], root: Path) -> set[str] | None:
+    """The records that a chapter reads, where all of its `recorded("speed")` name them; None where one does not."""
+    for module in modules:
+        path = module_file(module, root)
+        taken = imported(path.read_text(encoding="utf-8"), module) if path and module != "ssdlib.book" else ()
+        if not {"ssdlib.book", "ssdlib.book.recorded", "ssdlib.book.RECORDS"}.isdisjoint(taken):
+            return None  # it may read any
+    together = "\n".join(code)
+    names = re.findall(r"\brecorded\(\s*\"(\w+)\"\s*\)", together)
+    imports = re.findall(r"^from ssdlib\.book import .*\brecorded\b", together, flags=re.MULTILINE)
+    mentioned = re.findall(r"\b(?:recorded|RECORDS)\b", together)
+    return set(names) if len(mentioned) == len(names) + len(imports) else None
 
 
 def _takes(name: str, reader: str, modules: set[str]) -> bool:
