@@ -4,8 +4,8 @@
 
 trains every variant of `ssdlib.family.ablation` from random weights on drawn scenes, once for each seed, measures it on
 test, and writes ssdlib/engine/records/ablation.json after every run. Run again, it does what is missing, so it may be
-stopped at any time. The first seed of everything comes first, and after it the other seeds of SSD as it is: how far
-they lie apart says which differences mean anything.
+stopped at any time. All seeds of SSD as it is come first, as how far they lie apart says which differences mean
+anything; then the first seed of everything.
 
 All runs of a seed see the same images in the same order, as far as the variant has them.
 """
@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,15 +47,10 @@ def configuration(variant: Variant, steps: int, seed: int, precision: str) -> Tr
 
 
 def missing(record: dict[str, Any], seeds: int, names: list[str]) -> list[tuple[int, str]]:
-    """(seed, variant) of what is not done yet: the first seed of all, then the other seeds of SSD, then the rest."""
+    """(seed, variant) of what is not done yet: all seeds of SSD as it is, then the first seed of all others, ..."""
     done = {(run["seed"], run["variant"]) for run in record["runs"]}
-
-    def order() -> Iterator[tuple[int, str]]:
-        yield from ((0, name) for name in names)
-        yield from ((seed, "ssd") for seed in range(1, seeds) if "ssd" in names)
-        yield from ((seed, name) for seed in range(1, seeds) for name in names if name != "ssd")
-
-    return [wanted for wanted in order() if wanted not in done]
+    order = sorted(product(range(seeds), names), key=lambda wanted: wanted[1] != "ssd")  # stable: the rest by seed
+    return [wanted for wanted in order if wanted not in done]
 
 
 def fit(variant: Variant, dataset: AnnotatedDataset, config: TrainConfig) -> SSD:

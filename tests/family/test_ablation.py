@@ -149,6 +149,8 @@ def test_matching_by_overlap_is_the_plain_one_and_force_only_adds(
 ) -> None:
     plain = match_by_overlap(boxes, priors, threshold)
     assert plain.tolist() == slow_match(boxes, priors, threshold)
+    exactly = torch.tensor([[0.25, 0.5, 0.5, 1.0]])  # half of the image: at the threshold it counts
+    assert match_by_overlap(torch.tensor([[0.0, 0, 1, 1]]), exactly, 0.5).tolist() == [0]
     forced = match(boxes, priors, threshold)
     served = set(forced.tolist()) - {UNMATCHED}
     assert set(plain.tolist()) - {UNMATCHED} <= served
