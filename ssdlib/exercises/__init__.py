@@ -7,6 +7,7 @@ raises.
 
 from __future__ import annotations
 
+from ssdlib.exercises.after_ssd import check_cheapest_way
 from ssdlib.exercises.boxes import check_iou_of_partners
 from ssdlib.exercises.coding import check_change_variances, check_decode_corners, check_encode_corners
 from ssdlib.exercises.data import check_turn_boxes
@@ -29,6 +30,7 @@ __all__ = [
     "check_best_threshold",
     "check_bottle_recipe",
     "check_change_variances",
+    "check_cheapest_way",
     "check_crossings",
     "check_decode_corners",
     "check_departures",
