@@ -32,13 +32,12 @@ function steady(durations, inFlight) {
   };
 }
 
-const [WIDE, ROW, LEFT, FOOT] = [400, 22, 26, 34];
+const [WIDE, ROW, LEFT, FOOT] = [400, 20, 22, 34];
 
 // A row for each frame: its bars, and as a thin line the time in which it waits.
 function timeline(names, frames) {
   const height = frames * ROW + FOOT;
   const place = stage({ width: WIDE, height, label: "When each frame is in each stage" });
-  place.node.classList.add("ssd-flat");
   const floor = frames * ROW + 2;
   const rows = Array.from({ length: frames }, (_, k) => {
     const y = k * ROW + 3;
@@ -48,15 +47,16 @@ function timeline(names, frames) {
     place.node.append(svg("text", { class: "ssd-small", x: LEFT - 6, y: y + ROW / 2 + 1, "text-anchor": "end" }, String(k + 1)), way, ...bars, ...letters);
     return { way, bars, letters };
   });
-  const ticks = Array.from({ length: 5 }, () => ({
-    line: svg("line", { class: "ssd-way", y1: 2, y2: floor }),
+  const ticks = Array.from({ length: 8 }, () => ({
+    line: svg("line", { y1: 2, y2: floor }),
     word: svg("text", { class: "ssd-small", y: floor + 14, "text-anchor": "middle" }),
   }));
-  for (const { line, word } of ticks) place.node.prepend(line, word);
+  const words = ticks.map(({ word }) => word);
+  place.node.prepend(svg("g", { class: "ssd-grid", "aria-hidden": "true" }, ticks.map(({ line }) => line)), ...words);
   place.node.append(svg("text", { class: "ssd-small", x: (LEFT + WIDE) / 2, y: floor + 28, "text-anchor": "middle" }, "milliseconds; a row for each frame"));
   const show = ({ taken, spans }) => {
     const last = spans.at(-1).at(-1)[1];
-    const step = [10, 20, 50, 100, 200, 500].find((size) => last / size <= 5) ?? 1000;
+    const step = [10, 20, 50, 100, 200, 500].find((size) => last / size < 8) ?? 1000;
     const x = (time) => LEFT + ((WIDE - LEFT - 8) * time) / last;
     for (const [i, { line, word }] of ticks.entries()) {
       const inside = i * step <= last;
@@ -66,7 +66,7 @@ function timeline(names, frames) {
       line.style.display = inside ? "" : "none";
     }
     for (const [k, { way, bars, letters }] of rows.entries()) {
-      update(way, { x1: x(taken[k]), x2: x(spans[k].at(-1)[1]) });
+      update(way, { x1: x(taken[k]), x2: x(spans[k].at(-1)[0]) });
       for (const [s, [start, end]] of spans[k].entries()) {
         update(bars[s], { x: x(start), width: Math.max(0.5, x(end) - x(start) - 0.7) });
         update(letters[s], { x: x((start + end) / 2) });
