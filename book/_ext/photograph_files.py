@@ -18,8 +18,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ MEMBERS = {
     "package/dist/ort-wasm-simd-threaded.wasm": "runtime.bin",
 }
 _LARGEST = 20_000_000  # bytes of a member
+_WEEK = 7 * 24 * 3600  # seconds
 _PATIENCE = 180  # seconds for npm: a build goes on without
 
 FILES = {"script": "runtime.js", "runtime": "runtime.bin", "model": "model.bin"}
@@ -79,7 +81,20 @@ def kept(name: str, fill: Callable[[Path], None]) -> Path:
                 made.mkdir()
                 fill(made)
                 os.rename(made, folder)
+            forget_old(folder)
+    with suppress(OSError):  # a cache that may only be read
+        os.utime(folder)  # in use
     return folder
+
+
+def forget_old(folder: Path) -> None:
+    """Remove what an earlier version kept in a folder beside this one, unless it was used within a week.
+
+    Several checkouts of the book share a cache: what another one uses stays.
+    """
+    for other in folder.parent.glob(f"{folder.name.partition('-')[0]}-*"):
+        if other != folder and other.is_dir() and time.time() - other.stat().st_mtime > _WEEK:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 @contextmanager

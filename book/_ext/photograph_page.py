@@ -22,7 +22,7 @@ from ssdlib.widgets.base import SHARED, read_static, style_sheet
 FOLDER = Path(__file__).resolve().parents[1] / "photograph"
 SCRIPT, STYLE = "ssd-photograph.js", "ssd-photograph.css"
 ARITHMETIC = ("resize", "predictions")
-PAGE = ("engine", "inputs", "picture", "follow", "choices", "page")
+PAGE = ("engine", "pixels", "inputs", "heat", "picture", "follow", "choices", "page")
 MARKER = 'class="ssd-photograph-place"'
 PLACE = '<div class="your-photograph"></div>'  # what the page's text holds
 

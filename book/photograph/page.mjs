@@ -12,6 +12,8 @@ function startPhotograph(script) {
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
+const LISTED = 60; // boxes that NMS removed
+
 const PHOTO_LAYERS = { found: "Detections", removed: "Removed by NMS", heat: "Heat", followed: "One prior" };
 
 class Photograph {
@@ -234,7 +236,8 @@ class Photograph {
     });
     this.rows.set([
       ...kept.map((one, i) => row(one, `stays, no. ${i + 1}`)),
-      ...removed.slice(0, 60).map((one) => row(one, `IoU ${fixed(one.overlap)} with no. ${kept.indexOf(one.by) + 1}`)),
+      ...removed.slice(0, LISTED).map((one) => row(one, `IoU ${fixed(one.overlap)} with no. ${kept.indexOf(one.by) + 1}`)),
+      ...(removed.length > LISTED ? [{ cells: ["…", "", `${thousands(removed.length - LISTED)} more are removed`] }] : []),
     ]);
   }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import toys_page
 from nbformat import v4
 from support.small_site import build
 
@@ -45,3 +46,11 @@ def test_the_first_page_leads_to_every_chapter() -> None:
     assert numbers == [int(name[:2]) for name in chapters]
     assert text.count("{button-ref}") == 1
     assert text.index("{chapter-widget}") < text.index("\n## ")
+
+
+def test_the_first_page_begins_with_the_toys_and_leads_to_what_is_alive() -> None:
+    text = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+    steps = [toys_page.PLACE, "{button-ref} 01_detection", "(playground.md)", "(photograph.md)", "{chapter-widget}"]
+    places = [text.index(step) for step in steps]
+    assert places == sorted(places)
+    assert len(text[: places[0]].split()) < 60

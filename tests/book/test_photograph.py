@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,25 @@ def test_weights_that_are_no_half_precision_numbers_are_not_rounded() -> None:
     graph = onnx.helper.make_graph([], "graph", [], [], [weight])
     with pytest.raises(ValueError, match="weight does not fit into float16"):
         photograph_files.halved(onnx.helper.make_model(graph).SerializeToString())
+
+
+def test_what_an_earlier_version_kept_is_removed_and_what_is_in_use_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photograph_files.openimages, "cached_file", lambda: tmp_path / "weights")
+    for name, days in (("photograph-old", 8), ("photograph-other", 6), ("weights-old", 99)):
+        (tmp_path / name / "inside").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - days * 86_400,) * 2)
+    kept = photograph_files.kept("photograph-new", lambda folder: (folder / "model.bin").touch())
+    assert [path.name for path in kept.iterdir()] == ["model.bin"]
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        "photograph-new",
+        "photograph-other",
+        "weights-old",
+    }
+    os.utime(kept, (0, 0))
+    photograph_files.kept("photograph-new", lambda folder: pytest.fail("it is there"))
+    assert time.time() - kept.stat().st_mtime < 60  # in use again
 
 
 def test_another_runtime_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

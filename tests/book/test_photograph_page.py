@@ -173,6 +173,14 @@ def test_sliders_ask_the_network_no_second_time(fresh: Page) -> None:
     assert fresh.evaluate(f"{PAGE}.seen.times.network") == before
 
 
+def test_the_list_says_when_there_are_more(fresh: Page) -> None:
+    more = fresh.locator(".ssd-table td", has_text="more are removed")
+    assert more.count() == 0
+    fresh.evaluate(f"{PAGE}.list([], Array(1071).fill({{ prior: 0, label: 1, score: 0.1, overlap: 0.5, by: {{}} }}))")
+    assert fresh.locator(".ssd-table tbody tr").count() == 61
+    assert more.inner_text() == "1,011 more are removed"
+
+
 def test_layers_lie_on_the_photograph(fresh: Page) -> None:
     fresh.get_by_label("Lowest score").fill("0.05")
     shown = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pytest
 import torch
 import toys_files
 import toys_page
+from PIL import Image
 from support.playground import run_node
+from support.small_site import build
 from toys_files import FIRST, Toy
 
 from ssdlib.data.synthetic import TOY_CLASSES
@@ -133,3 +136,23 @@ def test_the_payload_is_a_call_with_all_that_is_needed() -> None:
         one["inputs"] * one["outputs"] * one["cells"] ** 2 for one in given["about"]["layers"]
     )
     assert len(text) < 2_200_000
+
+
+def test_one_page_has_the_tray_and_no_other_grows(tmp_path: Path) -> None:
+    (tmp_path / "conf.py").write_text("extensions = ['myst_parser', 'toys_page']\n")
+    pages = {"index": "```{toctree}\nother\n```\n\n```{raw} html\n" + toys_page.PLACE + "\n```\n", "other": "Text.\n"}
+    for name, text in pages.items():
+        (tmp_path / f"{name}.md").write_text(f"# {name}\n\n{text}")
+    assert build(tmp_path) == ""
+    with_tray, without = ((tmp_path / "out" / f"{name}.html").read_text(encoding="utf-8") for name in pages)
+    assert toys_page.MARKER in with_tray
+    assert f'src="_static/{toys_page.STILL}?v={toys_page.version()}"' in with_tray
+    assert with_tray.count(toys_page.SCRIPT) == with_tray.count("ssd-widgets.css") == 1
+    assert with_tray.count(toys_page.DATA) == 1  # where the button finds it
+    assert "toys" not in without
+    beside = tmp_path / "out" / "_static"
+    assert (beside / toys_page.DATA).read_text(encoding="utf-8") == toys_files.payload()
+    with Image.open(beside / toys_page.STILL) as still:
+        assert still.size == (toys_files.BOARD, toys_files.BOARD)
+    assert toys_page.place("_static").count("ssd-toys-offer") == 1
+    assert len(toys_page.place("_static")) < 2500
