@@ -52,7 +52,7 @@ const draggableByFocus = (hit, node) => hit.addEventListener("pointerdown", () =
 
 const percent = (value) => `${Math.round(100 * value)} %`;
 
-const toyWords = ({ x, y, turn, size }) => `${percent(x)} from the left, ${percent(y)} from the top, turned by ${Math.round(turn)}°, ${percent(size)} wide`;
+const toyWords = ({ x, y, turn, size }) => `${percent(x)} from the left, ${percent(y)} from the top, turned by ${fixed(turn, 0)}°, ${percent(size)} wide`;
 
 // A toy with other values, as far as they are allowed.
 /** @type {(toy: Placed, values: object) => Placed} */

@@ -41,6 +41,7 @@ class ToyBoard {
     this.tools = toyTools({ act, remove: () => this.remove(this.chosen), more: this.again });
     const options = Object.entries(STOPS).map(([value, text]) => ({ value, text }));
     this.stops = choice({ label: "What lies over the board", options, change: (stop) => this.look(stop) });
+    this.stops.node.classList.add("ssd-toys-stops");
     this.stops.set(this.stop);
     this.words = html("p", { class: "ssd-toys-words" });
     this.says = html("p", { class: "ssd-says", role: "status" }, "The toys are being fetched.");

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / f"{theme}.html").write_text(
             f'<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>Toys</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f'<link rel="stylesheet" href="ssd-widgets.css"><link rel="stylesheet" href="{toys_page.STYLE}">'
+            f'<link rel="stylesheet" href="{toys_page.STYLE}"><link rel="stylesheet" href="ssd-widgets.css">'
             f'<script src="{toys_page.SCRIPT}" defer></script>'
             f"<style>body {{ max-width: 900px; margin: auto; {paper} }}</style></head><body><main><h1>Toys</h1>"
             f"{toys_page.place('.')}<p>Text below.</p></main></body></html>",
@@ -178,8 +178,9 @@ def test_the_knob_turns_the_chosen_toy(board: Page) -> None:
     assert knob is not None
     at = knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2
     centre = on_screen(board, 0.7, 0.78)
-    drag(board, at, (centre[0] + centre[1] - at[1], centre[1]))  # from above to the right
-    assert next(toy for toy in toys(board) if toy["kind"] == 2)["turn"] == pytest.approx(90, abs=1)
+    far = 0.7 * (centre[1] - at[1])
+    drag(board, at, (centre[0] + far, centre[1] + far))  # from above to the lower right
+    assert next(toy for toy in toys(board) if toy["kind"] == 2)["turn"] == pytest.approx(135, abs=1)
 
 
 def test_a_press_on_an_empty_place_sends_the_chosen_toy_there(board: Page) -> None:
