@@ -24,6 +24,7 @@ from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
 from ssdlib.exercises.thresholds import check_best_threshold
 from ssdlib.exercises.tracks import check_crossings
 from ssdlib.exercises.training import check_batch_norm
+from ssdlib.exercises.yolo import check_read_cell
 
 __all__ = [
     "check_batch_norm",
@@ -43,6 +44,7 @@ __all__ = [
     "check_mine_by_rank",
     "check_outcomes",
     "check_positions_in_use",
+    "check_read_cell",
     "check_soft_nms",
     "check_turn_boxes",
     "check_window_sums",
