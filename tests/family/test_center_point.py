@@ -120,6 +120,18 @@ def test_loss_is_the_plain_one(first: Tensor, second: Tensor, seed: int) -> None
     )
 
 
+def test_a_larger_object_spares_more_of_its_neighbours() -> None:
+    """By the width of its Gaussian: half a cell more than the radius is three of them."""
+    points = Points(torch.full((1, 1, CELLS, CELLS), 2.0), *(torch.zeros(1, 2, CELLS, CELLS) for _ in range(2)))
+    for width, height in ((20, 12), (3, 5)):
+        box = torch.tensor([[4.5, 8.5, 4.5 + width, 8.5 + height]])
+        r = ((width + height) - math.sqrt((width + height) ** 2 - 4 * width * height * 3 / 17)) / 2
+        x, y = int(4.5 + width / 2), int(8.5 + height / 2)
+        wanted = float(heat_loss(points.heat[0], slow_heat([[x, y]], [(r + 0.5) / 3], [1], 2, CELLS)))
+        losses = center_point_loss(points, [{"boxes": box / CELLS, "labels": torch.tensor([1])}])
+        assert float(losses["heat"]) == pytest.approx(wanted, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
