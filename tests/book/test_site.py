@@ -69,7 +69,7 @@ def test_no_page_is_heavy(site: Path) -> None:
     """Without what the pages share: its own text, with the pictures that it shows."""
     for path in pages(site):
         text = path.read_text(encoding="utf-8")
-        pictures = {(path.parent / src).resolve() for src in re.findall(r'<img\b[^>]*?src="([^":]+)"', text)}
+        pictures = {(path.parent / src).resolve() for src in re.findall(r'<img\b[^>]*?src="([^":?]+)[?"]', text)}
         size = len(text.encode()) + sum(picture.stat().st_size for picture in pictures)
         assert size <= 1_500_000, f"{path.name}: {size} bytes"
 
@@ -99,6 +99,11 @@ def test_pages_without_widgets_load_nothing_for_them(site: Path, chapters: dict[
 def test_the_detector_of_one_page_costs_no_other_page_a_byte(site: Path) -> None:
     asking = [page.name for page in sorted(site.glob("book/*.html")) if "ssd-photo" in page.read_text(encoding="utf-8")]
     assert asking in (["photograph.html"], [])  # none where its packages could not be had
+
+
+def test_the_toys_of_the_first_page_cost_no_other_page_a_byte(site: Path) -> None:
+    asking = [page.name for page in sorted(site.glob("book/*.html")) if "ssd-toys" in page.read_text(encoding="utf-8")]
+    assert asking == ["index.html"]
 
 
 def test_every_page_says_what_it_is_about(site: Path) -> None:
