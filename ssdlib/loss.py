@@ -122,7 +122,7 @@ def assign_targets(
     Raises:
         ValueError: as `multibox_loss`.
     """
-    boxes, classes, image = _checked(targets, num_classes, priors_cxcywh)
+    boxes, classes, image = checked_targets(targets, num_classes, priors_cxcywh)
     matched = match_batch(boxes, image, len(targets), priors_cxcywh, threshold)  # (N, P), rows of `boxes`
     positive = matched != UNMATCHED
     own = matched[positive]  # (N_pos,)
@@ -203,8 +203,22 @@ def _require_shapes(offsets: Tensor, logits: Tensor, targets: Sequence[Any], pri
         )
 
 
-def _checked(targets: Sequence[Mapping[str, Any]], num_classes: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All boxes (T, 4), their labels (T,) and their images (T,), on the device of the priors, or a clear error."""
+def checked_targets(
+    targets: Sequence[Mapping[str, Any]], num_classes: int, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The objects of a batch in one list.
+
+    Args:
+        targets: as in `multibox_loss`.
+        num_classes: C, background included.
+        like: their number format and device.
+
+    Returns:
+        All boxes (T, 4), their labels (T,) and their images (T,).
+
+    Raises:
+        ValueError: as `multibox_loss`.
+    """
     for i, target in enumerate(targets):
         count, labels = target["boxes"].numel() // 4, target["labels"]
         if labels.shape != (count,):

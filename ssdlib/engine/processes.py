@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssdlib.loss import multibox_sums
+from ssdlib.engine.device_loss import device_sums, pad_targets
+from ssdlib.loss import LossSums, multibox_sums
 
 _Item = TypeVar("_Item")
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -93,6 +94,10 @@ def shared(network: nn.Module, device: torch.device) -> nn.Module:
     return _SharedModel(network, device_ids=[device.index] if device.type == "cuda" else None)
 
 
+ON_DEVICE = ("cuda", "meta")
+"""Devices whose loss is `device_sums`; "meta" has shapes and no numbers, and refuses whatever asks for one."""
+
+
 def shared_losses(model: Any, images: Tensor, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """As `ssdlib.training.ssd_losses`, for a batch that the processes share.
 
@@ -100,7 +105,12 @@ def shared_losses(model: Any, images: Tensor, targets: Sequence[Mapping[str, Ten
     times the number of processes: `shared` averages the gradients, and the loss of the whole batch is a sum.
     """
     offsets, logits = model(images)
-    sums = multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
+    sums: LossSums
+    if images.device.type in ON_DEVICE:
+        padded = pad_targets(targets, logits.shape[-1], images.device)
+        sums = device_sums(offsets, logits, padded, model.priors, activation=model.activation)
+    else:
+        sums = multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
     positives = all_reduce_sum(sums.num_positives).clamp(min=1)
     parts = {"localization": sums.localization / positives, "confidence": sums.confidence / positives}
     if world_size() == 1:

@@ -18,7 +18,7 @@ from ssdlib.backbones import Tiny
 from ssdlib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssdlib.coding import MAX_LOG_SIZE
 from ssdlib.detection import Detection, by_image, has_area
-from ssdlib.loss import _checked
+from ssdlib.loss import checked_targets
 from ssdlib.model import IMAGENET_MEAN, IMAGENET_STD
 
 CELLS = 32
@@ -211,7 +211,7 @@ def center_point_loss(said: Points, targets: Sequence[Mapping[str, Tensor]]) -> 
     if len(targets) != len(heat) or not targets:
         raise ValueError(f"{len(heat)} images need as many targets, at least one, got {len(targets)}")
     num_classes, cells = heat.shape[1] + 1, heat.shape[-1]
-    boxes, labels, image = _checked(targets, num_classes, heat)  # (T, 4), (T,), (T,)
+    boxes, labels, image = checked_targets(targets, num_classes, heat)  # (T, 4), (T,), (T,)
     centre, size = (xyxy_to_cxcywh(boxes) * cells).split(2, dim=1)  # (T, 2) each, in cells
     cell = centre.floor().clamp(0, cells - 1)
     # As CornerNet's program: three standard deviations reach half a cell further than the radius.

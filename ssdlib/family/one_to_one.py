@@ -21,7 +21,7 @@ from ssdlib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssdlib.coding import decode
 from ssdlib.detection import Detection, by_image, has_area
 from ssdlib.family.losses import giou, giou_loss, sigmoid_focal_loss
-from ssdlib.loss import _checked
+from ssdlib.loss import checked_targets
 from ssdlib.model import IMAGENET_MEAN, IMAGENET_STD, PredictionConvolutions
 from ssdlib.priors import PriorRecipe, make_priors
 
@@ -191,7 +191,7 @@ def one_to_one_loss(
             f"({len(targets)}, {len(priors_cxcywh)}, 4) and logits of as many rows, at least one image, "
             f"got {tuple(offsets.shape)} and {tuple(logits.shape)}"
         )
-    objects, labels, image = _checked(targets, logits.shape[2] + 1, priors_cxcywh)  # (T, 4), (T,), (T,)
+    objects, labels, image = checked_targets(targets, logits.shape[2] + 1, priors_cxcywh)  # (T, 4), (T,), (T,)
     objects = xyxy_to_cxcywh(objects)
     boxes = decode(offsets, priors_cxcywh)  # (N, P, 4) cxcywh
     with torch.no_grad():
