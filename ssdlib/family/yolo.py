@@ -25,7 +25,7 @@ from ssdlib.nms import nms_fast
 from ssdlib.priors import PriorRecipe, make_priors
 
 IGNORE = 0.5
-"""A prior that is not responsible is left alone if the box that it predicts has a larger IoU with an object."""
+"""Other priors are left alone if their predicted box (the paper: the prior) overlaps an object by more than this."""
 
 YOLO_PRIORS = PriorRecipe(
     name="yolo-tiny-256",  # by `fit_by_clusters` (k-means under 1 - IoU) from the sample's training images
