@@ -17,11 +17,14 @@ OFFLINE = [
 ]
 
 
-def launch(playwright: Playwright) -> Browser:
+def launch(playwright: Playwright, *more: str) -> Browser:
     """Start the system's Chromium, or else the one that Playwright installed, quiet towards the network.
+
+    Args:
+        more: further arguments of its command line.
 
     Raises:
         playwright.sync_api.Error: if there is neither.
     """
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    return playwright.chromium.launch(executable_path=found, args=OFFLINE)
+    return playwright.chromium.launch(executable_path=found, args=[*OFFLINE, *more])

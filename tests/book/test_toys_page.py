@@ -104,6 +104,16 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     page.mouse.up()
 
 
+def finger(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A finger that goes down, walks, and is lifted."""
+    touch = page.context.new_cdp_session(page)
+    steps = [("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0)]
+    for kind, way in steps:
+        x, y = (a + way * (b - a) for a, b in zip(start, end, strict=True))
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
 def pixels_of(page: Page) -> toys_files.Pixels:
     """The board as the page's canvas has it."""
     text = page.evaluate(
@@ -270,6 +280,11 @@ def test_it_is_accessible_and_fits(open_page: OpenPage, folder: Path, theme: str
     page.locator(".ssd-toys-hit").nth(1).tap()
     page.get_by_role("button", name="Turn right").tap()
     assert toys(page)[1]["turn"] == 7
+    page.locator(".ssd-toys-board").evaluate("node => node.scrollIntoView()")
+    finger(page, on_screen(page, 0.27, 0.28), on_screen(page, 0.4, 0.5))
+    ball = toys(page)[-1]
+    assert [ball["kind"], round(ball["x"], 1), round(ball["y"], 1)] == [0, 0.4, 0.5]
+    answered(page)
     for stop in ("NMS", "Priors"):
         page.get_by_label(stop, exact=True).check()
         assert violations(page) == []

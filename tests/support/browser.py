@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 PAPER = {"light": "background: white; color: black", "dark": "background: #121212; color: white"}
 
+# A camera that shows a moving picture of its own, and that pages get without asking.
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+
 OpenPage = Callable[..., "Page"]
 
 
@@ -30,7 +33,7 @@ def browser() -> Iterator[Browser]:
 
     with sync_playwright() as playwright:
         try:
-            started = chromium.launch(playwright)
+            started = chromium.launch(playwright, *CAMERA)
         except Error as error:
             pytest.skip(f"no Chromium for the tests in a browser: {str(error).splitlines()[0]}")
         yield started
