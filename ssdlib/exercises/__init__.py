@@ -24,6 +24,7 @@ from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
 from ssdlib.exercises.thresholds import check_best_threshold
 from ssdlib.exercises.tracks import check_crossings
 from ssdlib.exercises.training import check_batch_norm
+from ssdlib.exercises.two_stages import check_interpolate
 from ssdlib.exercises.yolo import check_read_cell
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "check_departures",
     "check_encode_corners",
     "check_index_of",
+    "check_interpolate",
     "check_iou_of_partners",
     "check_keep_surest",
     "check_localization_loss",

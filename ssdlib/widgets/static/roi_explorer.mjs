@@ -49,7 +49,7 @@ const valueAt = (values, cells) => cells.reduce((sum, { row, column, weight }) =
 
 /** @type {(values: number[][], box: number[], bins: number, samples: number) => number[]} */
 function alignedOf(values, box, bins, samples) {
-  const read = ([x, y]) => valueAt(values, neighboursOf(x, y, values[0].length, values.length));
+  const read = (/** @type {number[]} */ [x, y]) => valueAt(values, neighboursOf(x, y, values[0].length, values.length));
   return samplingPoints(box, bins, samples).map((points) => points.reduce((sum, point) => sum + read(point), 0) / points.length);
 }
 
