@@ -181,6 +181,19 @@ def test_loss_is_that_of_the_loop(data: st.DataObject) -> None:
         assert value.item() == pytest.approx(sum(s[name] for s, _ in slow) / count, rel=1e-4, abs=1e-5), name
 
 
+def test_images_of_a_batch_do_not_mix() -> None:
+    """Three images with 1, 0 and 2 objects: together they cost what they cost alone."""
+    raw = torch.randn(3, 960, 8, generator=torch.Generator().manual_seed(0))
+    one = {"boxes": torch.tensor([[0.1, 0.1, 0.3, 0.32]]), "labels": torch.tensor([1])}
+    two = {"boxes": torch.tensor([[0.5, 0.4, 0.9, 0.8], [0.2, 0.6, 0.3, 0.9]]), "labels": torch.tensor([3, 2])}
+    targets = [one, NOTHING, two]
+    together = yolo_loss(raw, targets, YOLO_PRIORS)
+    alone = [yolo_loss(raw[i : i + 1], [target], YOLO_PRIORS) for i, target in enumerate(targets)]
+    for name, value in together.items():
+        total = alone[0][name] + alone[1][name] + 2 * alone[2][name]
+        torch.testing.assert_close(value, total / 3)
+
+
 def test_a_perfect_answer_costs_next_to_nothing() -> None:
     boxes = torch.tensor([[0.1, 0.1, 0.3, 0.32], [0.5, 0.4, 0.9, 0.8]])
     prior, _ = responsible_priors(boxes, YOLO_PRIORS)
