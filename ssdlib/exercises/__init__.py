@@ -7,6 +7,7 @@ raises.
 
 from __future__ import annotations
 
+from ssdlib.exercises.ablation import check_share_of_splits
 from ssdlib.exercises.after_ssd import check_cheapest_way
 from ssdlib.exercises.boxes import check_iou_of_partners
 from ssdlib.exercises.coding import check_change_variances, check_decode_corners, check_encode_corners
@@ -47,6 +48,7 @@ __all__ = [
     "check_outcomes",
     "check_positions_in_use",
     "check_read_cell",
+    "check_share_of_splits",
     "check_soft_nms",
     "check_turn_boxes",
     "check_window_sums",
