@@ -11,6 +11,7 @@ function startToys(script, program) {
 }
 
 const MOST = 8; // toys on the board
+const FEW = 5; // toys, of which the sentence says where they lie: of more it would be long
 const STILL = 150; // milliseconds without a change until the network is asked
 
 class ToyBoard {
@@ -180,7 +181,8 @@ class ToyBoard {
     if (answer.type !== "answer" || answer.id !== this.asked) return;
     this.seen = { ...afterNetwork(answer, this.given.about, this.priors), time: answer.time, id: answer.id };
     this.show();
-    this.say(answerWords(this.toys, this.seen.kept, this.names));
+    const words = (where) => answerWords(this.toys, this.seen.kept, this.names, where);
+    this.say(words(this.toys.length <= FEW), words(true));
   }
 
   look(stop) {
@@ -204,9 +206,10 @@ class ToyBoard {
     this.words.replaceChildren(...wordsOfStop(stop, seen, one, context));
   }
 
-  say(sentence) {
+  // `more` is what the picture says to those who do not see it.
+  say(sentence, more = sentence) {
     if (this.says.textContent !== sentence) this.says.textContent = sentence;
-    this.picture.canvas.setAttribute("aria-label", `The board. ${sentence}`);
+    this.picture.canvas.setAttribute("aria-label", `The board. ${more}`);
   }
 }
 

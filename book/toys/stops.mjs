@@ -119,13 +119,14 @@ function placeWords({ x, y }) {
   return row === "middle" && column === "centre" ? "in the middle" : `${row} ${column}`;
 }
 
-// What was found where, which toys were missed, and what is no toy.
-/** @type {(toys: Toy[], kept: Found[], classes: string[]) => string} */
-function answerWords(toys, kept, classes) {
+// What was found, `where` it lies if that is wanted, which toys were missed, and what is no toy.
+/** @type {(toys: Toy[], kept: Found[], classes: string[], where: boolean) => string} */
+function answerWords(toys, kept, classes, where) {
   if (!toys.length) return kept.length ? `The board is empty, and yet: ${kept.map(({ label }) => classes[label - 1]).join(", ")}.` : "The board is empty, and nothing was found.";
   const pairs = toys.map((toy) => ({ toy, one: foundFor(toy, kept) }));
-  const found = pairs.filter(({ one }) => one).map(({ toy, one }) => `${classes[toy.kind]} ${one.score.toFixed(2)} ${placeWords(toy)}`);
-  const missed = pairs.filter(({ one }) => !one).map(({ toy }) => `${classes[toy.kind]} ${placeWords(toy)}`);
+  const place = (toy) => (where ? ` ${placeWords(toy)}` : "");
+  const found = pairs.filter(({ one }) => one).map(({ toy, one }) => `${classes[toy.kind]} ${one.score.toFixed(2)}${place(toy)}`);
+  const missed = pairs.filter(({ one }) => !one).map(({ toy }) => `${classes[toy.kind]}${place(toy)}`);
   const wrong = kept.filter((one) => pairs.every((pair) => pair.one !== one)).map(({ label, score }) => `${classes[label - 1]} ${score.toFixed(2)}`);
   const parts = [`${found.length} of ${toys.length} found${found.length ? ": " : ""}${found.join(", ")}`];
   if (missed.length) parts.push(`Missed: ${missed.join(", ")}`);

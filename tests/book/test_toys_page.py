@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -155,6 +156,10 @@ def test_what_is_found_where_is_said(board: Page) -> None:
     said = board.get_by_role("status").inner_text()
     assert said.startswith("4 of 5 found: ")
     assert "Missed: fish bottom left" in said
+    board.get_by_role("button", name="Put a ball").click()
+    answered(board)
+    assert re.match(r"5 of 6 found: ball 0\.\d\d, crate \d\.\d\d, ", board.get_by_role("status").inner_text())
+    assert "Missed: fish bottom left" in str(board.locator(".ssd-toys-image").get_attribute("aria-label"))
 
 
 def test_toys_are_dragged_from_the_tray_and_on_the_board(board: Page) -> None:
