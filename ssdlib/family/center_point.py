@@ -100,7 +100,7 @@ class CenterPoint(nn.Module):
 def peaks(heat: Tensor) -> Tensor:
     """(..., H, W) bool: the cells that none of their eight neighbours exceeds.
 
-    Source: Zhou et al. (2019), section 3, "From points to bounding boxes": a 3 x 3 max pooling in place of NMS.
+    Source: Zhou et al. (2019), section 4, "From points to bounding boxes": a 3 x 3 max pooling in place of NMS.
     """
     return heat == F.max_pool2d(heat, 3, stride=1, padding=1)
 

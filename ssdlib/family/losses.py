@@ -42,8 +42,8 @@ def sigmoid_focal_loss(logits: Tensor, targets: Tensor, alpha: float | None = 0.
     logits = _precise(logits)
     targets = targets.to(logits.dtype)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")  # -log p, without an overflow
-    wrong = torch.sigmoid(torch.where(targets > 0, -logits, logits))  # 1 - p, without a difference of near numbers
-    loss = cross_entropy * wrong**gamma
+    # (1 - p)^gamma by its logarithm: it has a gradient where 1 - p is 0 in this precision and gamma below 1.
+    loss = cross_entropy * torch.exp(-gamma * F.softplus(torch.where(targets > 0, logits, -logits)))
     return loss if alpha is None else loss * torch.where(targets > 0, alpha, 1 - alpha)
 
 

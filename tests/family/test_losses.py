@@ -69,6 +69,15 @@ def test_focal_loss_turns_down_the_easy_and_stays_finite() -> None:
     assert far.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.5])
+def test_focal_loss_has_a_gradient_where_nothing_is_left_to_learn(gamma: float) -> None:
+    """A power below 1 is infinitely steep at 0, and 1 - p is 0 there in this precision."""
+    sure = torch.tensor([200.0, -200.0], requires_grad=True)
+    sigmoid_focal_loss(sure, torch.tensor([1, 0]), gamma=gamma).sum().backward()
+    assert sure.grad is not None
+    assert sure.grad.tolist() == [0, 0]
+
+
 def test_focal_loss_computes_half_precision_in_full() -> None:
     logits = torch.tensor([-3.0, 2.0], dtype=torch.bfloat16)
     assert sigmoid_focal_loss(logits, torch.tensor([0, 1])).dtype == torch.float32
