@@ -52,7 +52,9 @@ const draggableByFocus = (hit, node) => hit.addEventListener("pointerdown", () =
 
 const percent = (value) => `${Math.round(100 * value)} %`;
 
-const toyWords = ({ x, y, turn, size }) => `${percent(x)} from the left, ${percent(y)} from the top, turned by ${fixed(turn, 0)}°, ${percent(size)} wide`;
+const poseWords = ({ turn, size }) => `turned by ${fixed(turn, 0)}°, ${percent(size)} wide`;
+
+const toyWords = (toy) => `${percent(toy.x)} from the left, ${percent(toy.y)} from the top, ${poseWords(toy)}`;
 
 // A toy with other values, as far as they are allowed.
 /** @type {(toy: Placed, values: object) => Placed} */

@@ -196,7 +196,7 @@ class ToyBoard {
     const chosen = this.chosenToy();
     for (const toy of this.toys) picture.shown.get(toy.id)?.show(toy, toy === chosen);
     this.knob.show(chosen);
-    this.tools.set(chosen ? `${this.names[chosen.kind]}, ${toyWords(chosen)}` : "");
+    this.tools.set(chosen ? `${this.names[chosen.kind]}, ${poseWords(chosen)}` : "");
     this.tray.set(Boolean(given) && this.toys.length < MOST);
     picture.stale(seen?.id !== this.asked);
     if (!seen) return;

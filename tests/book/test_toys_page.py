@@ -219,6 +219,7 @@ def test_everything_goes_by_keys(board: Page) -> None:
     assert moved["x"] - star["x"] == pytest.approx(-9 / 64)
     assert moved["y"] - star["y"] == pytest.approx(-1 / 64)
     assert [moved["turn"], round(moved["size"] - star["size"], 6)] == [10, 0.02]
+    assert board.locator(".ssd-toys-chosen-words").inner_text() == "Chosen: star, turned by 10°, 32 % wide"
     board.get_by_role("button", name="Turn left").press("Enter")
     board.get_by_role("button", name="Smaller").press(" ")
     assert [toys(board)[-1]["turn"], round(toys(board)[-1]["size"], 2)] == [-5, 0.28]
