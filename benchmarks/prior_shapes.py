@@ -5,7 +5,7 @@
 fits the shapes of the small SSD's priors, 20 in all, to the objects of `trainval`, in every way, and counts on `test`
 how many objects have a prior that overlaps them by 0.5: for the drawn sample of the repository, and for each data set
 given. It also runs k-means with 1 to 15 clusters, whose mean IoU shows how many shapes are worth it (the elbow of
-YOLO's second form). The record is ssdlib/engine/records/prior_shapes.json; chapter 21 shows it.
+YOLOv2). The record is ssdlib/engine/records/prior_shapes.json; chapter 21 shows it.
 """
 
 from __future__ import annotations

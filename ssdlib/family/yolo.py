@@ -1,4 +1,4 @@
-"""YOLO in the manner of its second and third form: one prior answers for each object, and learns whether it is there.
+"""YOLO in the manner of versions 2 and 3: one prior answers for each object, and learns whether it is there.
 
 The responsible prior stands in the cell of the object's centre and has the shape most like the object's; all others
 learn that nothing is there, but for those whose predicted box lies well on an object, which are left alone.
@@ -19,6 +19,7 @@ from ssdlib.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from ssdlib.coding import MAX_LOG_SIZE
 from ssdlib.detection import Detection, by_image, has_area, shortlists
 from ssdlib.family.yolo_v1 import COORDINATES, NO_OBJECT
+from ssdlib.loss import checked_targets
 from ssdlib.matching import UNMATCHED
 from ssdlib.model import IMAGENET_MEAN, IMAGENET_STD, PredictionConvolutions
 from ssdlib.nms import nms_fast
@@ -214,11 +215,8 @@ def yolo_loss(raw: Tensor, targets: Sequence[Mapping[str, Any]], recipe: PriorRe
         raise ValueError(f"{len(targets)} targets and these priors need {shape}, got {tuple(raw.shape)}")
     priors, cells = make_priors(recipe, device=raw.device), cell_sides(recipe).to(raw.device)
     predicted = cxcywh_to_xyxy(decode_in_cell(raw[..., :4].detach(), priors, cells))  # (N, P, 4)
-    boxes = [target["boxes"].reshape(-1, 4).to(raw) for target in targets]
-    labels = [target["labels"].to(raw.device).long() for target in targets]
-    for i, (own, label) in enumerate(zip(boxes, labels, strict=True)):
-        if label.shape != own.shape[:1] or ((label < 1) | (label > num_objects)).any():
-            raise ValueError(f"image {i}: {len(own)} boxes need labels of 1..{num_objects}, got {label.tolist()}")
+    objects, labels, image_of = checked_targets(targets, num_objects + 1, raw)  # (T, 4), (T,), (T,)
+    boxes = [objects[image_of == i] for i in range(len(targets))]
     matched = torch.stack([match_responsible(own, recipe) for own in boxes])  # (N, P)
     left_alone = torch.stack([(iou(p, own) > IGNORE).any(dim=1) for p, own in zip(predicted, boxes, strict=True)])
     image, prior = (matched != UNMATCHED).nonzero(as_tuple=True)  # (K,) each
@@ -227,8 +225,8 @@ def yolo_loss(raw: Tensor, targets: Sequence[Mapping[str, Any]], recipe: PriorRe
     first = torch.tensor([0, *map(len, boxes)], device=raw.device).cumsum(0)[image]  # of the boxes of each image
     own = first + matched[image, prior]
     said = raw[image, prior]  # (K, 4 + C)
-    wanted = encode_in_cell(xyxy_to_cxcywh(torch.cat(boxes)[own]), priors[prior], cells[prior])
-    right = F.one_hot(torch.cat(labels)[own] - 1, num_objects).float()
+    wanted = encode_in_cell(xyxy_to_cxcywh(objects[own]), priors[prior], cells[prior])
+    right = F.one_hot(labels[own] - 1, num_objects).float()
     off = torch.cat((said[:, :2].sigmoid(), said[:, 2:4]), dim=1) - wanted
     sums = {
         "localization": COORDINATES * off.square().sum(),

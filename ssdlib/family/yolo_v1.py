@@ -1,4 +1,4 @@
-"""YOLO's first form: each cell of a grid answers for the object whose centre it holds; everything can be counted."""
+"""YOLO's first version: each cell of a grid answers for the object whose centre it holds; everything can be counted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssdlib.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
+from ssdlib.loss import checked_targets
 
 COORDINATES = 5.0
 """Weight of the coordinates in the loss."""
@@ -79,9 +80,9 @@ def read_grid(output: Tensor, boxes: int = 2) -> GridPredictions:
     Raises:
         ValueError: if the grid is not square, or there are fewer numbers than B boxes need.
     """
-    side = output.shape[-2]
-    if output.dim() < 3 or output.shape[-3] != side or output.shape[-1] < 5 * boxes:
+    if output.dim() < 3 or output.shape[-3] != output.shape[-2] or output.shape[-1] < 5 * boxes:
         raise ValueError(f"need (..., S, S, {boxes} * 5 + C), got {tuple(output.shape)}")
+    side = output.shape[-2]
     numbers = output[..., : 5 * boxes].unflatten(-1, (boxes, 5))  # (..., S, S, B, 5)
     at = torch.arange(side, device=output.device, dtype=output.dtype)
     corner = torch.stack(torch.meshgrid(at, at, indexing="xy"), dim=-1)[:, :, None]  # (S, S, 1, 2): column, row
@@ -106,7 +107,7 @@ def responsible_boxes(predicted_cxcywh: Tensor, objects_xyxy: Tensor) -> tuple[T
 
 
 def yolo_v1_loss(output: Tensor, targets: Sequence[Mapping[str, Any]], boxes: int = 2) -> dict[str, Tensor]:
-    """The five sums of squares that YOLO's first form is trained with, weights included.
+    """The five sums of squares that YOLO's first version is trained with, weights included.
 
     Args:
         output: (N, S, S, B * 5 + C), as `read_grid` takes it.
@@ -118,7 +119,8 @@ def yolo_v1_loss(output: Tensor, targets: Sequence[Mapping[str, Any]], boxes: in
         confidence of the responsible box to be its IoU, "no_object" that of every other box to be 0.
 
     Raises:
-        ValueError: if the number of images is another one, or the output no grid.
+        ValueError: if the number of images is another one, the output no grid, a box empty, swapped or not finite, or a
+            label out of range.
 
     Source: Redmon et al. (2016), equation 3.
     """
@@ -126,9 +128,10 @@ def yolo_v1_loss(output: Tensor, targets: Sequence[Mapping[str, Any]], boxes: in
         raise ValueError(f"{len(targets)} targets need an output (N, S, S, B * 5 + C), got {tuple(output.shape)}")
     grid = read_grid(output.float(), boxes)
     numbers = output[..., : 5 * boxes].float().unflatten(-1, (boxes, 5))
+    objects, labels, image = checked_targets(targets, grid.classes.shape[-1] + 1, grid.boxes)  # (T, 4), (T,), (T,)
     sums: dict[str, list[Tensor]] = {"centre": [], "size": [], "object": [], "no_object": [], "class": []}
-    for i, target in enumerate(targets):
-        true = target["boxes"].reshape(-1, 4).float()
+    for i in range(len(targets)):
+        true, names = objects[image == i], labels[image == i]
         owners = cell_owners(true, output.shape[1])
         rows, columns = (owners != NOBODY).nonzero(as_tuple=True)  # (K,) each
         own = owners[rows, columns]
@@ -141,6 +144,6 @@ def yolo_v1_loss(output: Tensor, targets: Sequence[Mapping[str, Any]], boxes: in
         others = torch.ones_like(grid.confidence[i], dtype=torch.bool)
         others[rows, columns, best] = False
         sums["no_object"].append(NO_OBJECT * grid.confidence[i][others].square().sum())
-        right = F.one_hot(target["labels"].long()[own] - 1, grid.classes.shape[-1])
+        right = F.one_hot(names[own] - 1, grid.classes.shape[-1])
         sums["class"].append((grid.classes[i, rows, columns] - right).square().sum())
     return {name: torch.stack(each).sum() / len(targets) for name, each in sums.items()}

@@ -23,7 +23,7 @@ SIDES = (3, 5, 7, 9, 13)
 
 
 class GridExplorer(BookWidget):
-    """A grid on an image with its objects: the cell that holds an object's centre answers for it, in YOLO's first form.
+    """A grid on an image with its objects: the cell that holds an object's centre answers for it, as in YOLOv1.
 
     A cell can be chosen: it says whose centres it holds, what it has to put out, and which object is lost because
     another one has the cell.
@@ -115,8 +115,13 @@ class GridExplorer(BookWidget):
     @property
     def lost(self) -> list[str]:
         """Names of the objects whose cell answers for another one."""
-        kept = self.owners[self.owners != NOBODY].tolist()
+        kept = self._kept
         return [name for m, name in enumerate(self.names) if m not in kept]
+
+    @property
+    def _kept(self) -> set[int]:
+        """Numbers of the objects that a cell answers for; several may have one name."""
+        return set(self.owners[self.owners != NOBODY].tolist())
 
     @property
     def centred(self) -> list[int]:
@@ -146,18 +151,18 @@ class GridExplorer(BookWidget):
         ax.imshow(small, extent=(0, width, height, 0), alpha=0.6)
         draw_grid(ax, self.cells, width, height, color="black", linewidth=0.5)
         wide, high = width / self.cells, height / self.cells
-        owners, lost = self.owners, self.lost
+        owners, kept = self.owners, self._kept
         for row, column in (owners != NOBODY).nonzero().tolist():
             color = color_of(int(owners[row, column]) + 1)
             ax.add_patch(Rectangle((column * wide, row * high), wide, high, facecolor=color, alpha=0.5))
         row, column = self.cell
         ax.add_patch(Rectangle((column * wide, row * high), wide, high, fill=False, linewidth=2.5))
-        for m, (name, box) in enumerate(zip(self.names, torch.tensor(self.boxes).reshape(-1, 4), strict=True), start=1):
-            style = "--" if name in lost else "-"
-            draw_boxes(ax, box[None], [m], [name], linestyle=style)
-            ax.plot(*((box[:2] + box[2:]) / 2).tolist(), "o", color=color_of(m), markeredgecolor="white")
+        for m, (name, box) in enumerate(zip(self.names, torch.tensor(self.boxes).reshape(-1, 4), strict=True)):
+            draw_boxes(ax, box[None], [m + 1], [name], linestyle="-" if m in kept else "--")
+            ax.plot(*((box[:2] + box[2:]) / 2).tolist(), "o", color=color_of(m + 1), markeredgecolor="white")
         ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-        ax.set_title(f"{self.cells} x {self.cells} cells, {len(lost)} of {len(self.names)} objects lost", fontsize=10)
+        lost = len(self.names) - len(kept)
+        ax.set_title(f"{self.cells} x {self.cells} cells, {lost} of {len(self.names)} objects lost", fontsize=10)
         return figure
 
     def targets(self) -> list[float]:

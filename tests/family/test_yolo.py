@@ -37,6 +37,7 @@ SMALL = replace(
     map_sizes=(4, 2),
     ratios=(((1.0, 0.2), (2.0, 0.25)), ((1.0, 0.4), (0.5, 0.5))),
 )
+BOX = torch.tensor([[0.25, 0.25, 0.5, 0.625]])
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 
 
@@ -239,15 +240,17 @@ def test_an_image_without_objects_teaches_that_nothing_is_there() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ({"boxes": torch.rand(1, 4), "labels": torch.tensor([4])}, r"labels of 1..3, got \[4\]"),
-        ({"boxes": torch.rand(1, 4), "labels": torch.tensor([0])}, r"labels of 1..3, got \[0\]"),
-        ({"boxes": torch.rand(2, 4), "labels": torch.tensor([1])}, "2 boxes need labels"),
-        ({"boxes": torch.tensor([[0.5, 0.5, 0.4, 0.6]]), "labels": torch.tensor([1])}, "empty, swapped"),
+        ({"boxes": BOX, "labels": torch.tensor([4])}, "image 1 of the batch: label 4 is not one of 1..3"),
+        ({"boxes": BOX, "labels": torch.tensor([0])}, "label 0 is not one of 1..3"),
+        ({"boxes": BOX.repeat(2, 1), "labels": torch.tensor([1])}, "2 boxes, but labels of shape"),
+        ({"boxes": BOX[:, [2, 1, 0, 3]], "labels": torch.tensor([1])}, "image 1 of the batch: empty, swapped"),
+        # its prior has a better one, but it is wrong all the same
+        ({"boxes": torch.cat((BOX, BOX[:, [2, 3, 0, 1]])), "labels": torch.tensor([1, 1])}, "empty, swapped"),
     ],
 )
 def test_bad_targets_are_refused(target: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        yolo_loss(torch.zeros(1, 960, 8), [target], YOLO_PRIORS)
+        yolo_loss(torch.zeros(2, 960, 8), [NOTHING, target], YOLO_PRIORS)
 
 
 def test_other_shapes_are_refused() -> None:

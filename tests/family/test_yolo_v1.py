@@ -183,7 +183,24 @@ def test_without_objects_only_confidence_costs_and_gradients_are_finite() -> Non
 def test_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4, 30\)"):
         read_grid(torch.zeros(3, 4, 30))
+    with pytest.raises(ValueError, match=r"\(30,\)"):
+        read_grid(torch.zeros(30))
     with pytest.raises(ValueError, match=r"\(7, 7, 9\)"):
         read_grid(torch.zeros(7, 7, 9))
     with pytest.raises(ValueError, match="1 targets need"):
         yolo_v1_loss(torch.zeros(2, 7, 7, 30), [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)}])
+
+
+@pytest.mark.parametrize(
+    ("box", "labels", "message"),
+    [
+        ([0.6, 0.2, 0.4, 0.8], [1], "image 0 of the batch: empty, swapped"),
+        ([0.2, 0.2, float("nan"), 0.8], [1], "not finite"),
+        ([0.2, 0.2, 0.4, 0.8], [0], "label 0 is not one of 1..2"),
+        ([0.2, 0.2, 0.4, 0.8], [3], "label 3 is not one of 1..2"),
+        ([0.2, 0.2, 0.4, 0.8], [1, 2], "1 boxes, but labels of shape"),
+    ],
+)
+def test_bad_targets_are_refused(box: list[float], labels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        yolo_v1_loss(torch.rand(1, 7, 7, 12), [{"boxes": torch.tensor([box]), "labels": torch.tensor(labels)}])

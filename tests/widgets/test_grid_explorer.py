@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 from playwright.sync_api import Page
 from support.browser import OpenPage, set_state, state_of, violations
 from traitlets import TraitError
@@ -37,6 +38,15 @@ def test_owners_targets_and_lost_objects() -> None:
     assert (widget.centred, widget.targets()) == ([], [])
     widget.cells = 3
     assert widget.lost == ["coffee", "spoon"]
+
+
+def test_of_two_of_one_name_only_the_lost_one_is_dashed() -> None:
+    boxes = torch.tensor([[10.0, 10, 90, 90], [20, 20, 80, 80], [0, 0, 20, 20]])
+    widget = GridExplorer(torch.zeros(3, 100, 100), boxes, ["cup"] * 3)
+    assert widget.lost == ["cup"]
+    drawn = [patch for patch in widget.picture().axes[0].patches if isinstance(patch, Rectangle)]
+    styles = [frame.get_linestyle() for frame in drawn if frame.get_width() in (80, 60, 20)]
+    assert styles == ["-", "--", "-"]
 
 
 def test_a_coarser_grid_keeps_the_cell_inside() -> None:
