@@ -210,6 +210,17 @@ def test_numbers_without_bounds_make_no_boxes_without_bounds() -> None:
     assert found["boxes"].shape[1] == 4
 
 
+def test_a_cell_of_the_heat_sees_what_the_coarse_maps_see() -> None:
+    """The finest map alone sees less than 40 pixels around the cell; what lies beyond was carried down."""
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 256, 256, requires_grad=True)
+    CenterPoint(2).eval()(image).heat[0, 0, 16, 16].backward()
+    assert image.grad is not None
+    seen = image.grad.abs().sum(dim=(0, 1)) > 0  # (256, 256)
+    assert seen[:, 200:].any()
+    assert seen[:, :60].any()
+
+
 def test_an_untrained_network_finds_centres_rare() -> None:
     torch.manual_seed(0)
     network = CenterPoint(4)
