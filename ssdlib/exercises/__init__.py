@@ -22,6 +22,7 @@ from ssdlib.exercises.model import check_positions_in_use
 from ssdlib.exercises.nms import check_soft_nms
 from ssdlib.exercises.own_data import check_yolo_to_pixels
 from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
+from ssdlib.exercises.segmentation import check_mean_iou
 from ssdlib.exercises.thresholds import check_best_threshold
 from ssdlib.exercises.tracks import check_crossings
 from ssdlib.exercises.training import check_batch_norm
@@ -44,6 +45,7 @@ __all__ = [
     "check_keep_surest",
     "check_localization_loss",
     "check_match_table",
+    "check_mean_iou",
     "check_mine_by_rank",
     "check_outcomes",
     "check_positions_in_use",

@@ -141,32 +141,34 @@ def _conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 
 class Decoder(nn.Module):
-    """The way up, from a map of 8 x 8 cells to one of 128 x 128 (of an image of 256 pixels).
+    """The way up, from a map of 8 x 8 cells to one of 64 x 64 (of an image of 256 pixels).
 
     Args:
         num_classes: background counted.
         up: "unpool" puts each value where the encoder's map of that channel is largest among the 2 x 2 cells;
-            "transposed" learns the way up; "skip" learns it, and the encoder's map is added.
+            "transposed" learns the way up; "skip" learns it, and gets the encoder's map of each size beside its own.
 
     Source: Badrinarayanan et al., SegNet (2017), for "unpool" (the maxima there are those of the encoder's poolings;
-    this encoder has strides); Noh et al. (2015) and Long et al. (2015) for the others.
+    this encoder has strides); Noh et al. (2015) for "transposed"; Ronneberger et al., U-Net (2015), for "skip".
     """
 
-    CHANNELS = (96, 128, 96, 32, 16)
-    """Of the encoder's maps, coarsest first; the decoder has as many on each level."""
+    ENCODER = (96, 128, 96, 32)
+    """Channels of the encoder's maps, coarsest first."""
 
     def __init__(self, num_classes: int, up: Up) -> None:
         super().__init__()
-        self.up = up
-        channels = self.CHANNELS[1:]
-        self.first = _conv(self.CHANNELS[0], channels[0], 1)
+        # To unpool, each channel needs one of the encoder's that says where.
+        self.up, channels = up, (64, 48, 32) if up == "skip" else self.ENCODER[1:]
+        self.first = _conv(self.ENCODER[0], channels[0], 1)
         grow = [nn.Identity() if up == "unpool" else nn.ConvTranspose2d(c, c, 2, stride=2) for c in channels]
         self.grow = nn.ModuleList(grow)
-        self.mix = nn.ModuleList(_conv(a, b) for a, b in zip(channels, (*channels[1:], channels[-1]), strict=True))
+        beside = self.ENCODER[1:] if up == "skip" else (0, 0, 0)
+        after = (*channels[1:], channels[-1])
+        self.mix = nn.ModuleList(_conv(a + b, c) for a, b, c in zip(channels, beside, after, strict=True))
         self.head = nn.Conv2d(channels[-1], num_classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (N, 96, h, w), (N, 128, 2 h, 2 w), ..., (N, 16, 16 h, 16 w) -> (N, num_classes, 16 h, 16 w)."""
+        """Maps (N, 96, h, w), (N, 128, 2 h, 2 w), ..., (N, 32, 8 h, 8 w) -> logits (N, num_classes, 8 h, 8 w)."""
         x = self.first(maps[0])
         for grow, mix, finer in zip(self.grow, self.mix, maps[1:], strict=True):
             if self.up == "unpool":
@@ -174,7 +176,7 @@ class Decoder(nn.Module):
                 x = F.max_unpool2d(x, places, [2, 2])
             else:
                 x = grow(x)
-            x = mix(x + finer if self.up == "skip" else x)
+            x = mix(torch.cat((x, finer), dim=1) if self.up == "skip" else x)
         logits: Tensor = self.head(x)
         return logits
 
@@ -205,13 +207,13 @@ class Segmenter(nn.Module):
         first, second, third = self.encoder[:3]
         assert isinstance(first, nn.Sequential)
         maps = [(images - self.mean) / self.std]
-        for part in (first[:1], first[1:3], first[3:], second, third):
+        for part in (first[:3], first[3:], second, third):
             maps.append(part(maps[-1]))
         return maps[:0:-1]
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) floats in 0..1, sides multiples of 32 -> logits (N, num_classes, H, W)."""
-        return enlarge(self.decoder(self.encode(images)), 2)
+        return enlarge(self.decoder(self.encode(images)), 4)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:

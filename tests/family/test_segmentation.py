@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.strategies import tensors
 from torch import Tensor, nn
 
+from ssdlib.data.synthetic.masks import segmented_scenes
 from ssdlib.family.overfeat import multiply_adds
 from ssdlib.family.pixel_metrics import IGNORE, count_pixels, mean_iou
 from ssdlib.family.segmentation import (
@@ -26,6 +27,7 @@ from ssdlib.family.segmentation import (
 )
 from ssdlib.family.window_classifier import without_padding
 from ssdlib.model import SSD, ssd_tiny
+from ssdlib.zoo import demo_model
 
 WHOLE = st.integers(-4, 4).map(float)  # sums of these are exact in float32
 UPS: list[Up] = ["unpool", "transposed", "skip"]
@@ -160,7 +162,7 @@ def test_down_and_up_gives_logits_of_every_pixel_and_trains_the_decoder_alone(de
     before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
     images = torch.rand(2, 3, 64, 96)
     maps = model.encode(images)
-    assert [tuple(m.shape[1:]) for m in maps] == [(96, 2, 3), (128, 4, 6), (96, 8, 12), (32, 16, 24), (16, 32, 48)]
+    assert [tuple(m.shape[1:]) for m in maps] == [(96, 2, 3), (128, 4, 6), (96, 8, 12), (32, 16, 24)]
     normalised = (images - detector.mean) / detector.std
     torch.testing.assert_close(maps[0], detector.backbone(normalised)[2])
     logits = model(images)
@@ -189,13 +191,12 @@ def test_operations_are_those_that_a_hand_counts(detector: SSD) -> None:
     n = 64 * 64  # pixels; a level has n / 4^k cells
     encoder = n // 4 * 27 * 16 + n // 16 * 9 * (16 * 32 + 32 * 32) + n // 64 * 9 * (32 * 64 + 64 * 96 + 96 * 96)
     encoder += n // 256 * (9 * (96 * 128 + 128 * 128) + 128 * 64) + n // 1024 * 9 * 64 * 96
-    mix = n // 256 * 9 * 128 * 96 + n // 64 * 9 * 96 * 32 + n // 16 * 9 * 32 * 16 + n // 4 * (9 * 16 * 16 + 16 * 3)
+    mix = n // 256 * 9 * 128 * 96 + n // 64 * 9 * 96 * 32 + n // 16 * (9 * 32 * 32 + 32 * 3)
     plain = encoder + n // 1024 * 96 * 128 + mix
     assert multiply_adds(Segmenter(detector, 3, "unpool"), 64, 64) == plain
     # a transposed convolution of 2 x 2 with stride 2 multiplies each cell of the smaller map by 4 stamps
-    grow = 4 * (n // 1024 * 128**2 + n // 256 * 96**2 + n // 64 * 32**2 + n // 16 * 16**2)
+    grow = 4 * (n // 1024 * 128**2 + n // 256 * 96**2 + n // 64 * 32**2)
     assert multiply_adds(Segmenter(detector, 3, "transposed"), 64, 64) == plain + grow
-    assert multiply_adds(Segmenter(detector, 3, "skip"), 64, 64) == plain + grow
     stage = detector.backbone.stages[0]  # type: ignore[union-attr]
     dense = n * 9 * (3 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 96 + 96 * 96)
     assert multiply_adds(full_size(stage), 64, 64) == dense
@@ -231,7 +232,7 @@ def test_a_decoder_learns_a_rule_of_pixels(detector: SSD) -> None:
     optimizer = torch.optim.Adam(model.decoder.parameters(), 0.01)
     for _ in range(40):
         optimizer.zero_grad()
-        pixel_loss(model.decoder(maps), labels[:, ::2, ::2]).backward()
+        pixel_loss(model.decoder(maps), labels[:, ::4, ::4]).backward()
         optimizer.step()
     model.decoder.eval()
     with torch.no_grad():
@@ -255,3 +256,12 @@ def test_weights_come_back_in_half_precision(tmp_path: Path, detector: SSD, up: 
     other: Up = "skip" if up != "skip" else "unpool"
     with pytest.raises(FileNotFoundError, match=f"segmentation_{other}"):
         load_segmenter(detector, 3, other, tmp_path)
+
+
+def test_the_weights_of_the_chapter_find_most_of_what_is_there() -> None:
+    """On test scenes; the record says 0.68 for a hundred of them."""
+    images, labels = (part[8:] for part in segmented_scenes(16, 256, seed=1))
+    model = load_segmenter(demo_model(), 7)
+    with torch.no_grad():
+        found = model(images.float() / 255).argmax(dim=1)
+    assert mean_iou(count_pixels(found, labels, 7)) > 0.6
