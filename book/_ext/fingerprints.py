@@ -27,6 +27,7 @@ RECORDS = "ssdlib/engine/records"
 DATA = {
     "ssdlib/zoo/outputs": ("ssdlib.zoo.photographs",),
     "ssdlib/zoo/weights": ("ssdlib.zoo.checkpoint",),
+    "ssdlib/family/weights": ("ssdlib.family.relatives.load_relative", "ssdlib.family.relatives.WEIGHTS"),
     RECORDS: ("ssdlib.book.recorded", "ssdlib.book.RECORDS"),
     "data/sample": ("ssdlib.data.sample",),
 }
