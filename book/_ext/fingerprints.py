@@ -27,7 +27,11 @@ RECORDS = "ssdlib/engine/records"
 DATA = {
     "ssdlib/zoo/outputs": ("ssdlib.zoo.photographs",),
     "ssdlib/zoo/weights": ("ssdlib.zoo.checkpoint",),
-    "ssdlib/family/weights": ("ssdlib.family.relatives.load_relative", "ssdlib.family.relatives.WEIGHTS"),
+    "ssdlib/family/weights": (
+        "ssdlib.family.relatives.load_relative",
+        "ssdlib.family.relatives.WEIGHTS",
+        "ssdlib.family.segmentation.load_segmenter",
+    ),
     RECORDS: ("ssdlib.book.recorded", "ssdlib.book.RECORDS"),
     "data/sample": ("ssdlib.data.sample",),
 }
