@@ -85,7 +85,7 @@ def place(folder: str) -> str:
         '<div class="ssd-columns"><div class="ssd-picture">'
         f'<img class="ssd-toys-still" src="{folder}/{STILL}?v={version()}" width="{toys_files.BOARD}" '
         f'height="{toys_files.BOARD}" alt="{escape(toys_files.still()[1])}"></div>'
-        '<div class="ssd-panel"><p>Toys on a board, and what the smallest detector of this book makes of them. '
+        '<div class="ssd-panel"><p>Toys on a board, and what a small SSD of this book makes of them. '
         "It can run here, in your browser: turn the toys, hide one behind another, and see what it still finds.</p>"
         f'<div class="ssd-toys-offer" {attributes}><p>To play, switch JavaScript on.</p></div>'
         f"<p>Four stops lead to its answer, and each can be seen on your own board:</p><ol>{stops}</ol>"

@@ -71,10 +71,6 @@ function toBytes(rgb, rgba) {
   return rgba;
 }
 
-// Whether a point of the board, in fractions, lies on a toy, which a finger may miss a little.
-/** @type {(toy: Toy, x: number, y: number) => boolean} */
-const isOn = ({ x, y, size }, atX, atY) => Math.hypot(atX - x, atY - y) <= 0.55 * size;
-
 // Three of each kind's pictures side by side, one pixel after the other, become a sprite each.
 /** @type {(colours: Uint8ClampedArray, masks: Uint8ClampedArray, count: number, side: number, half: number) => Sprite[]} RGBA both, `count` squares below each other */
 function cutSprites(colours, masks, count, side, half) {

@@ -46,7 +46,7 @@ class ToyBoard {
     this.stops.set(this.stop);
     this.words = html("p", { class: "ssd-toys-words" });
     this.says = html("p", { class: "ssd-says", role: "status" }, "The toys are being fetched.");
-    const hint = "Drag toys to the board, or press them. Press an empty place to send the chosen toy there. Try first: turn the fish upside down.";
+    const hint = `Drag toys to the board, or press them; ${MOST} have room. Press an empty place to send the chosen toy there. Try first: stand the fish on its tail.`;
     const panel = html("div", { class: "ssd-panel" }, this.tray.node, html("p", { class: "ssd-hint" }, hint), this.tools.node, this.stops.node, this.words);
     const left = html("div", { class: "ssd-panel" }, this.picture.node, this.says);
     root.replaceChildren(html("div", { class: "ssd-columns" }, left, panel));
@@ -65,15 +65,21 @@ class ToyBoard {
       this.detector.load({ about: given.about, halves: given.halves, channels: given.channels });
       this.given = given;
     } catch (error) {
-      return this.say(`It does not start: ${error instanceof Error ? error.message : error}.`);
+      able(this.again, true);
+      return this.say(`It does not start: ${error instanceof Error ? error.message : error}. "Begin again" tries once more.`);
     }
     this.tray.draw(this.given.sprites);
     able(this.again, true);
     this.begin();
   }
 
-  // The toys of the beginning, and no others.
+  // The toys of the beginning, and no others. What could not be fetched is asked for again.
   begin() {
+    if (!this.given) {
+      able(this.again, false);
+      this.say("The toys are being fetched.");
+      return this.load();
+    }
     this.picture.shown.clear();
     this.toys = this.given.about.first.map((toy) => this.numbered(toy));
     this.chosen = -1;
@@ -179,9 +185,10 @@ class ToyBoard {
   hear(answer) {
     if (answer.type === "failed") return this.say(`The network does not answer: ${answer.reason}.`);
     if (answer.type !== "answer" || answer.id !== this.asked) return;
-    this.seen = { ...afterNetwork(answer, this.given.about, this.priors), time: answer.time, id: answer.id };
+    const after = afterNetwork(answer, this.given.about, this.priors);
+    this.seen = { ...after, found: foundToys(this.toys, after.kept), time: answer.time, id: answer.id };
     this.show();
-    const words = (where) => answerWords(this.toys, this.seen.kept, this.names, where);
+    const words = (where) => answerWords(this.toys, this.seen, this.names, where);
     this.say(words(this.toys.length <= FEW), words(true));
   }
 
@@ -200,8 +207,10 @@ class ToyBoard {
     this.tray.set(Boolean(given) && this.toys.length < MOST);
     picture.stale(seen?.id !== this.asked);
     if (!seen) return;
-    const one = (chosen && foundFor(chosen, seen.kept)) ?? seen.kept[0];
-    const context = { priors: this.priors, about: given.about, place: picture.place };
+    const own = seen.found.get(this.chosen);
+    const one = own ?? seen.kept[0];
+    const missed = !own && seen.found.has(this.chosen) ? this.names[chosen.kind] : "";
+    const context = { priors: this.priors, about: given.about, place: picture.place, missed };
     picture.lay(shapesOfStop(stop, seen, one, context), stop === "scores" ? heatOfAll(given.about.maps, seen.heats) : null);
     this.words.replaceChildren(...wordsOfStop(stop, seen, one, context));
   }

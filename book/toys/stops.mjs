@@ -81,9 +81,9 @@ const toChapter = (page, words) => html("a", { href: `${page}.html` }, words);
 
 const counted = (count, word) => `${thousands(count)} ${word}${count === 1 ? "" : word.endsWith("x") ? "es" : "s"}`;
 
-// What a stop shows on this board, and where the book explains it.
-/** @type {(stop: string, seen: Seen, one: Found | undefined, context: {priors: PhotoPrior[], about: ToyAbout}) => any[]} */
-function wordsOfStop(stop, { candidates, kept, removed, scores }, one, { priors, about }) {
+// What a stop shows on this board, and where the book explains it; `missed` is the class of the chosen toy, if it is.
+/** @type {(stop: string, seen: Seen, one: Found | undefined, context: {priors: PhotoPrior[], about: ToyAbout, missed: string}) => any[]} */
+function wordsOfStop(stop, { candidates, kept, removed, scores }, one, { priors, about, missed }) {
   const all = thousands(priors.length);
   if (stop === "answer") {
     return ["The boxes with a score of at least ", SURE.toFixed(1), ". Four stops lead to them: choose one. ", toChapter("01_detection", "Chapter 1"), " begins the way."];
@@ -94,23 +94,43 @@ function wordsOfStop(stop, { candidates, kept, removed, scores }, one, { priors,
     return [`For each of the ${all} priors the network gives ${classes + 1} numbers, and softmax makes scores of them. Bright cells: some toy, they say; ${high} priors are surer than 0.5. `, toChapter("08_network", "Chapter 8"), " builds the network."];
   }
   if (stop === "boxes") {
-    return [`Four offsets move and stretch each prior: lines lead from its centre to that of its box. ${counted(candidates.length, "box")} of ${all} reach ${SURE.toFixed(1)}, several for each toy. `, toChapter("04_coding", "Chapter 4"), " decodes them."];
+    const count = candidates.length;
+    const reach = count
+      ? `${counted(count, "box")} of ${all} ${count === 1 ? "reaches" : "reach"} ${SURE.toFixed(1)}; NMS leaves ${kept.length}.`
+      : `None of the ${all} boxes reaches ${SURE.toFixed(1)}.`;
+    return [`Four offsets move and stretch each prior: lines lead from its centre to that of its box. ${reach} `, toChapter("04_coding", "Chapter 4"), " decodes them."];
   }
   if (stop === "nms") {
-    return [`Of boxes of one class that overlap by more than ${MAX_OVERLAP}, the best stays: ${counted(kept.length, "box")} here. Dashed: the ${removed.length} that NMS removed. `, toChapter("07_detections", "Chapter 7"), " has the rule."];
+    return [`Of boxes of one class that overlap by more than ${MAX_OVERLAP}, the best stays: ${counted(kept.length, "box")} here. ${removed.length ? `Dashed: the ${removed.length} that NMS removed.` : "NMS removed none."} `, toChapter("07_detections", "Chapter 7"), " has the rule."];
   }
   if (!one) return [`All ${all} priors stay below a score of ${SURE.toFixed(1)}. `, toChapter("03_priors", "Chapter 3"), " says where they lie."];
   const { cells, shapes } = about.maps[priors[one.prior].map];
-  return [`The ${about.classes[one.label - 1]} was found by a prior of the ${cells} × ${cells} map, thick; dashed, the ${shapes.length} of its cell. They are ${shapes.length} of ${all}, and the same for every image. `, toChapter("03_priors", "Chapter 3"), " lays them out."];
+  const lost = missed ? `The chosen ${missed} was missed. ` : "";
+  return [`${lost}The ${about.classes[one.label - 1]} was found by a prior of the ${cells} × ${cells} map, thick; dashed, the ${shapes.length} of its cell. They are ${shapes.length} of ${all}, and the same for every image. `, toChapter("03_priors", "Chapter 3"), " lays them out."];
 }
 
-// Of the detections the one that belongs to a toy: of its class and with its centre on it, the best.
-/** @type {(toy: Toy, kept: Found[]) => Found | undefined} */
-const foundFor = (toy, kept) =>
-  kept.find(({ label, box }) => {
-    const [x, y] = toCentre(box);
-    return label === toy.kind + 1 && Math.hypot(x - toy.x, y - toy.y) < toy.size / 3;
-  });
+// How far a detection's centre is from that of a toy, as far as the toy is on the board, in sizes of the toy. Of
+// another class, it is not near.
+function farFrom({ kind, x, y, size }, { label, box }) {
+  if (label !== kind + 1) return Infinity;
+  const [ownX, ownY] = [x, y].map((value) => (Math.max(0, value - size / 2) + Math.min(1, value + size / 2)) / 2);
+  const [atX, atY] = toCentre(box);
+  return Math.hypot(atX - ownX, atY - ownY) / size;
+}
+
+const NEAR = 1 / 3;
+
+// Of each toy, by its id, the detection that found it. As when detectors are evaluated, the best detection comes first,
+// and none finds two toys; of toys at one place it is the uppermost.
+/** @type {(toys: Placed[], kept: Found[]) => Map<number, Found | undefined>} */
+function foundToys(toys, kept) {
+  const found = new Map(toys.map(({ id }) => [id, undefined]));
+  for (const one of kept) {
+    const free = toys.filter((toy) => !found.get(toy.id) && farFrom(toy, one) < NEAR);
+    if (free.length) found.set(free.reduce((a, b) => (farFrom(b, one) <= farFrom(a, one) ? b : a)).id, one);
+  }
+  return found;
+}
 
 // Where a toy lies, in words.
 function placeWords({ x, y }) {
@@ -119,17 +139,21 @@ function placeWords({ x, y }) {
   return row === "middle" && column === "centre" ? "in the middle" : `${row} ${column}`;
 }
 
-// What was found, `where` it lies if that is wanted, which toys were missed, and what is no toy.
-/** @type {(toys: Toy[], kept: Found[], classes: string[], where: boolean) => string} */
-function answerWords(toys, kept, classes, where) {
+// What was found, `where` it lies if that is wanted, which toys were missed, and which detections are too many.
+/** @type {(toys: Placed[], seen: {kept: Found[], found: Map<number, Found | undefined>}, classes: string[], where: boolean) => string} */
+function answerWords(toys, { kept, found: foundBy }, classes, where) {
   if (!toys.length) return kept.length ? `The board is empty, and yet: ${kept.map(({ label }) => classes[label - 1]).join(", ")}.` : "The board is empty, and nothing was found.";
-  const pairs = toys.map((toy) => ({ toy, one: foundFor(toy, kept) }));
+  const pairs = toys.map((toy) => ({ toy, one: foundBy.get(toy.id) }));
   const place = (toy) => (where ? ` ${placeWords(toy)}` : "");
   const found = pairs.filter(({ one }) => one).map(({ toy, one }) => `${classes[toy.kind]} ${one.score.toFixed(2)}${place(toy)}`);
   const missed = pairs.filter(({ one }) => !one).map(({ toy }) => `${classes[toy.kind]}${place(toy)}`);
-  const wrong = kept.filter((one) => pairs.every((pair) => pair.one !== one)).map(({ label, score }) => `${classes[label - 1]} ${score.toFixed(2)}`);
+  const over = kept.filter((one) => pairs.every((pair) => pair.one !== one));
+  const isAgain = (one) => toys.some((toy) => farFrom(toy, one) < NEAR);
+  const named = (ones) => ones.map(({ label, score }) => `${classes[label - 1]} ${score.toFixed(2)}`).join(", ");
+  const [again, wrong] = [over.filter(isAgain), over.filter((one) => !isAgain(one))];
   const parts = [`${found.length} of ${toys.length} found${found.length ? ": " : ""}${found.join(", ")}`];
   if (missed.length) parts.push(`Missed: ${missed.join(", ")}`);
-  if (wrong.length) parts.push(`No such toy there: ${wrong.join(", ")}`);
+  if (again.length) parts.push(`Found twice: ${named(again)}`);
+  if (wrong.length) parts.push(`No such toy there: ${named(wrong)}`);
   return `${parts.join(". ")}.`;
 }

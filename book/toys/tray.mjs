@@ -42,12 +42,14 @@ function dragFrom(node, begin) {
     let move = null;
     node.setPointerCapture(down.pointerId); // its way is told from here on, wherever it goes
     const walk = (event) => {
+      if (event.pointerId !== down.pointerId) return;
       if (!move && Math.hypot(event.clientX - down.clientX, event.clientY - down.clientY) < 8) return;
       move ??= begin();
       dragged = true;
       move(event);
     };
-    const done = () => {
+    const done = (event) => {
+      if (event.pointerId !== down.pointerId) return;
       node.removeEventListener("pointermove", walk);
       for (const end of ["pointerup", "pointercancel"]) node.removeEventListener(end, done);
       setTimeout(() => {

@@ -107,6 +107,40 @@ def boards_with(kind: int) -> list[tuple[Toy, ...]]:
     ]
 
 
+PAIRS = """
+const [toy, crate] = [(id, x, y, size = 0.3) => ({ id, kind: 0, x, y, turn: 0, size }), { id: 9, kind: 1, x: 0, y: 1, turn: 0, size: 0.4 }];
+const found = (label, score, ...box) => ({ label, score, box, prior: 0 });
+const middle = [0.35, 0.35, 0.65, 0.65];
+const cases = [
+  [[toy(1, 0.5, 0.5), toy(2, 0.5, 0.5), toy(3, 0.5, 0.5)], [found(1, 0.9, ...middle)]],
+  [[toy(1, 0.5, 0.5), toy(2, 0.58, 0.5)], [found(1, 0.9, 0.4, 0.35, 0.7, 0.65), found(1, 0.8, ...middle)]],
+  [[crate], [found(2, 0.9, 0, 0.8, 0.2, 1)]],
+  [[toy(1, 0.5, 0.5), crate], [found(1, 0.9, ...middle), found(1, 0.4, 0.4, 0.4, 0.6, 0.6), found(3, 0.35, ...middle), found(1, 0.3, 0, 0.8, 0.2, 1)]],
+  [[], [found(1, 0.5, ...middle)]],
+];
+print(cases.map(([toys, kept]) => {
+  const pairs = foundToys(toys, kept);
+  return [[...pairs].map(([id, one]) => [id, one?.score ?? null]), answerWords(toys, { kept, found: pairs }, classes, true)];
+}));
+"""  # noqa: E501
+
+
+def test_a_detection_finds_one_toy_and_a_toy_has_one_detection(tmp_path: Path) -> None:
+    script = "\n".join([toys_page.arithmetic(), toys_page.read("toys/stops")])
+    covered, beside, corner, over, empty = run_node(PAIRS, tmp_path, script, classes=list(TOY_CLASSES))
+    where = "ball in the middle"
+    assert covered[0] == [[1, None], [2, None], [3, 0.9]]  # the uppermost
+    assert covered[1] == f"1 of 3 found: ball 0.90 in the middle. Missed: {where}, {where}."
+    assert beside[0] == [[1, 0.8], [2, 0.9]]  # each the nearer one
+    assert corner[1] == "1 of 1 found: crate 0.90 bottom left."  # its centre is that of the part that is seen
+    assert over[0] == [[1, 0.9], [9, None]]
+    assert over[1] == (
+        "1 of 2 found: ball 0.90 in the middle. Missed: crate bottom left. Found twice: ball 0.40."
+        " No such toy there: donut 0.35, ball 0.30."
+    )
+    assert empty == [[], "The board is empty, and yet: ball."]
+
+
 @pytest.mark.parametrize("kind", range(len(TOY_CLASSES)))
 def test_the_network_finds_the_toys(kind: int) -> None:
     board, pictures = toys_files.shown()

@@ -156,10 +156,38 @@ def test_what_is_found_where_is_said(board: Page) -> None:
     said = board.get_by_role("status").inner_text()
     assert said.startswith("4 of 5 found: ")
     assert "Missed: fish bottom left" in said
+    board.evaluate(f"{TOYS}.choose({fish})")
+    board.get_by_label("Priors", exact=True).check()
+    assert board.locator(".ssd-toys-words").inner_text().startswith("The chosen fish was missed. The donut was found ")
     board.get_by_role("button", name="Put a ball").click()
     answered(board)
     assert re.match(r"5 of 6 found: ball 0\.\d\d, crate \d\.\d\d, ", board.get_by_role("status").inner_text())
     assert "Missed: fish bottom left" in str(board.locator(".ssd-toys-image").get_attribute("aria-label"))
+
+
+def test_two_fingers_leave_no_toy_that_follows_the_mouse(open_page: OpenPage, folder: Path) -> None:
+    page = open_page((folder / "light.html").as_uri(), has_touch=True)
+    page.get_by_role("button", name="Play with the toys").tap()
+    answered(page)
+    touch = page.context.new_cdp_session(page)
+    ball, crate = on_screen(page, 0.27, 0.28), on_screen(page, 0.68, 0.3)
+
+    def send(kind: str, *places: tuple[float, float]) -> None:
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    send("touchStart", ball)
+    send("touchStart", ball, crate)
+    for down in (80, 160, 240):
+        send("touchMove", (ball[0], ball[1] + down), (crate[0], crate[1] + down))
+    send("touchEnd")
+    left = toys(page)
+    assert [(toy["x"], toy["y"]) for toy in left] != [(toy.x, toy.y) for toy in FIRST]
+    for toy in left:
+        x, y = on_screen(page, toy["x"], toy["y"])
+        page.mouse.move(x - 20, y - 20)
+        page.mouse.move(x + 15, y + 15, steps=3)
+    assert toys(page) == left
 
 
 def test_toys_are_dragged_from_the_tray_and_on_the_board(board: Page) -> None:
@@ -176,6 +204,7 @@ def test_toys_are_dragged_from_the_tray_and_on_the_board(board: Page) -> None:
     assert board.evaluate("document.querySelector('.ssd-toys-chosen').getAttribute('aria-label')").startswith(
         "ball, 20 %"
     )
+    assert board.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "none"  # the ring is enough
     drag(board, start, (start[0], start[1] + 2))  # hardly moved: pressed
     assert len(toys(board)) == 7
     board.mouse.move(*start)
@@ -230,6 +259,12 @@ def test_everything_goes_by_keys(board: Page) -> None:
     assert board.evaluate(name) == "Put a ball on the board"
     answered(board)
     assert board.get_by_role("status").inner_text() == "The board is empty, and nothing was found."
+    for stop, words in {
+        "Boxes": "None of the 5,456 boxes reaches 0.3.",
+        "NMS": "0 boxes here. NMS removed none.",
+    }.items():
+        board.get_by_label(stop, exact=True).check()
+        assert words in board.locator(".ssd-toys-words").inner_text()
     for _ in range(10):
         board.keyboard.press("Enter")
         board.get_by_role("button", name="Put a ball on the board").focus()
@@ -302,6 +337,10 @@ def test_it_is_accessible_and_fits(open_page: OpenPage, folder: Path, theme: str
             ".filter((r) => r.width < 44 || r.height < 44).length"
         )
         assert small == 0
+        wide = (
+            "[...document.querySelectorAll('.ssd-toys-stops span')].filter((s) => s.scrollWidth > s.clientWidth).length"
+        )
+        assert page.evaluate(wide) == 0
     assert page.locator(".ssd-toys-hit").first.evaluate("node => getComputedStyle(node).touchAction") == "none"
 
 
@@ -357,9 +396,14 @@ def test_without_workers_it_answers_on_the_page(open_page: OpenPage, folder: Pat
 @pytest.mark.parametrize(("data", "reason"), [("1;", "is damaged"), (None, "cannot be fetched")])
 def test_what_cannot_be_fetched_is_said(browser: Browser, folder: Path, data: str | None, reason: str) -> None:
     page = browser.new_page()
-    page.route(f"**/{toys_page.DATA}*", lambda one: one.fulfill(body=data) if data else one.abort())
+    route = f"**/{toys_page.DATA}*"
+    page.route(route, lambda one: one.fulfill(body=data) if data else one.abort())
     page.goto((folder / "light.html").as_uri())
     page.get_by_role("button", name="Play with the toys").click()
     page.get_by_text(f"It does not start: the file with its weights {reason}").wait_for()
     assert page.locator(".ssd-toys-still").is_visible()
+    page.unroute(route)
+    page.get_by_role("button", name="Begin again").click()
+    answered(page)
+    assert len(toys(page)) == len(FIRST)
     page.close()
