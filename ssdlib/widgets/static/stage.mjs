@@ -68,10 +68,14 @@ function draggable(element, place, { start, move }) {
     const [x, y] = place.at(down);
     const held = start();
     const walk = (event) => {
+      if (event.pointerId !== down.pointerId) return;
+      // Moved in the document meanwhile, the element would never hear that its pointer was lifted.
+      if (!element.hasPointerCapture(down.pointerId)) return done(event);
       const [nowX, nowY] = place.at(event);
       move(held, nowX - x, nowY - y);
     };
-    const done = () => {
+    const done = (event) => {
+      if (event.pointerId !== down.pointerId) return;
       element.removeEventListener("pointermove", walk);
       element.removeEventListener("pointerup", done);
       element.removeEventListener("pointercancel", done);
