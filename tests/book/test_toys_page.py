@@ -165,29 +165,18 @@ def test_what_is_found_where_is_said(board: Page) -> None:
     assert "Missed: fish bottom left" in str(board.locator(".ssd-toys-image").get_attribute("aria-label"))
 
 
-def test_two_fingers_leave_no_toy_that_follows_the_mouse(open_page: OpenPage, folder: Path) -> None:
-    page = open_page((folder / "light.html").as_uri(), has_touch=True)
-    page.get_by_role("button", name="Play with the toys").tap()
-    answered(page)
-    touch = page.context.new_cdp_session(page)
-    ball, crate = on_screen(page, 0.27, 0.28), on_screen(page, 0.68, 0.3)
-
-    def send(kind: str, *places: tuple[float, float]) -> None:
-        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
-    send("touchStart", ball)
-    send("touchStart", ball, crate)
-    for down in (80, 160, 240):
-        send("touchMove", (ball[0], ball[1] + down), (crate[0], crate[1] + down))
-    send("touchEnd")
-    left = toys(page)
-    assert [(toy["x"], toy["y"]) for toy in left] != [(toy.x, toy.y) for toy in FIRST]
-    for toy in left:
-        x, y = on_screen(page, toy["x"], toy["y"])
-        page.mouse.move(x - 20, y - 20)
-        page.mouse.move(x + 15, y + 15, steps=3)
-    assert toys(page) == left
+def test_a_toy_that_another_finger_puts_below_does_not_follow_the_mouse_afterwards(board: Page) -> None:
+    board.mouse.move(*on_screen(board, 0.27, 0.28))
+    board.mouse.down()
+    board.mouse.move(*on_screen(board, 0.28, 0.28), steps=2)
+    board.evaluate(f"{TOYS}.lift({TOYS}.toys[0].id)")  # as a finger on another toy does
+    board.mouse.move(*on_screen(board, 0.5, 0.95))
+    board.mouse.up()
+    left = toys(board)
+    assert (left[3]["kind"], round(left[3]["x"], 2)) == (0, 0.28)
+    board.mouse.move(*on_screen(board, 0.26, 0.28))
+    board.mouse.move(*on_screen(board, 0.32, 0.33), steps=3)
+    assert toys(board) == left
 
 
 def test_toys_are_dragged_from_the_tray_and_on_the_board(board: Page) -> None:
