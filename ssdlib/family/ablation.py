@@ -70,6 +70,10 @@ class Variant:
         first, stop = self.maps
         if not 0 <= first < stop <= 5:
             raise ValueError(f"{self.title}: maps {self.maps} are none of the five")
+        if self.negatives not in ("all", "focal") and not (isinstance(self.negatives, int) and self.negatives >= 1):
+            raise ValueError(f"{self.title}: negatives is 'all', 'focal' or 1 and more, got {self.negatives!r}")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"{self.title}: threshold must be above 0 and at most 1, got {self.threshold}")
         if self.negatives == "focal" and self.activation != "sigmoid":
             raise ValueError(f"{self.title}: focal loss needs the activation 'sigmoid', got {self.activation!r}")
         if self.box_loss not in get_args(BoxLoss):

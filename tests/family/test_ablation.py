@@ -264,6 +264,12 @@ def test_what_cannot_be_is_refused() -> None:
         replace(SSD, title="some", maps=(3, 3))
     with pytest.raises(ValueError, match="some: focal loss needs the activation 'sigmoid', got 'softmax'"):
         replace(SSD, title="some", negatives="focal")
+    for negatives in (0, "some"):
+        with pytest.raises(ValueError, match=f"some: negatives is 'all', 'focal' or 1 and more, got {negatives!r}"):
+            replace(SSD, title="some", negatives=negatives)
+    for threshold in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match=f"some: threshold must be above 0 and at most 1, got {threshold}"):
+            replace(SSD, title="some", threshold=threshold)
     with pytest.raises(ValueError, match="box_loss is one of smooth_l1, l1, giou, ciou, got 'l3'"):
         replace(SSD, box_loss="l3")
     with pytest.raises(ValueError, match=r"ratio \(1.0, 0.1\) has a scale of its own and cannot be moved"):
