@@ -143,6 +143,14 @@ def test_results_follow_the_box_by_mouse_by_keys_and_from_python(show: OpenPage)
 
 
 @pytest.mark.browser
+def test_pooling_shows_numbers_that_are_not_whole(show: OpenPage) -> None:
+    page = show(RoiExplorer(values=[[0.25, 0.5], [-3, 0.125]], box=[0, 0, 31, 31], bins=1, method="pool"))
+    assert shown(page, 1) == [0.5]
+    assert "largest 0.50." in page.locator(".ssd-roi-working").inner_text()
+    assert page.locator("[role=status]").inner_text().endswith("row by row: 0.50.")
+
+
+@pytest.mark.browser
 def test_points_and_bins_are_looked_at_by_key(show: OpenPage) -> None:
     page = show(RoiExplorer(values=[[0, 4], [8, 12]], box=[8, 8, 24, 24], bins=1))
     slider = page.get_by_role("slider", name="Look at")

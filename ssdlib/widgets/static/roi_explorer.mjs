@@ -53,12 +53,15 @@ function alignedOf(values, box, bins, samples) {
   return samplingPoints(box, bins, samples).map((points) => points.reduce((sum, point) => sum + read(point), 0) / points.length);
 }
 
-const roundHalfUp = (value) => Math.sign(value) * Math.floor(Math.abs(value) + 0.5);
+const roundHalfAway = (value) => Math.sign(value) * Math.floor(Math.abs(value) + 0.5);
+
+// A number of the map, or the largest of some: whole ones without decimals.
+const plain = (value) => fixed(value, Number.isInteger(value) ? 0 : 2);
 
 // For each bin, row by row, the whole cells [left, top, right, bottom] that RoI pooling takes, the last two exclusive.
 /** @type {(box: number[], bins: number, width: number, height: number) => number[][]} */
 function poolingCells(box, bins, width, height) {
-  const [left, top, right, bottom] = box.map(roundHalfUp);
+  const [left, top, right, bottom] = box.map(roundHalfAway);
   const along = (first, last, length) => {
     const size = Math.max(last - first + 1, 1) / bins;
     return Array.from({ length: bins }, (_, k) =>
@@ -164,7 +167,7 @@ function resultGrids() {
       name.textContent = METHOD_NAMES[shown];
       grid.style.gridTemplateColumns = `repeat(${bins}, 1fr)`;
       grid.replaceChildren(
-        ...results[shown].map((number, i) => html("span", { class: i === bin ? "ssd-current" : null }, fixed(number, own === "pool" ? 0 : 2))),
+        ...results[shown].map((number, i) => html("span", { class: i === bin ? "ssd-current" : null }, own === "pool" ? plain(number) : fixed(number))),
       );
     }
   };
@@ -182,8 +185,8 @@ function workingOf({ values, method, bin, bins, box, at, near, cells }) {
   }
   const [left, top, right, bottom] = box;
   const [x0, y0, x1, y1] = cells[bin];
-  const rounded = [left, right, top, bottom].map((side) => `${fixed(side)} → ${fixed(roundHalfUp(side), 0)}`);
-  const number = fixed(pooledOf(values, box, bins)[bin], 0);
+  const rounded = [left, right, top, bottom].map((side) => `${fixed(side)} → ${fixed(roundHalfAway(side), 0)}`);
+  const number = plain(pooledOf(values, box, bins)[bin]);
   const taken = x1 > x0 && y1 > y0 ? `columns ${x0} to ${x1 - 1}, rows ${y0} to ${y1 - 1}: largest ${number}` : "no cell: 0";
   return `Columns ${rounded[0]}, ${rounded[1]}; rows ${rounded[2]}, ${rounded[3]}. This bin takes ${taken}.`;
 }
@@ -251,7 +254,7 @@ function render({ model, el }) {
     steps.set(now.method === "pool" ? now.bin : now.bin * each + now.point);
     working.textContent = workingOf(now);
     grids.show(now);
-    const numbers = now.results[now.method].map((number) => fixed(number, now.method === "pool" ? 0 : 2)).join(", ");
+    const numbers = now.results[now.method].map((number) => (now.method === "pool" ? plain(number) : fixed(number))).join(", ");
     says(`${METHOD_NAMES[now.method]} of ${now.bins} by ${now.bins} bins, row by row: ${numbers}.`);
   });
   return end;
