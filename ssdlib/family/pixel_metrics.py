@@ -45,6 +45,6 @@ def class_ious(counts: Tensor) -> Tensor:
 def mean_iou(counts: Tensor) -> float:
     """The mean IoU of the classes that occur, background among them: the measure of VOC's segmentation task.
 
-    Source: Everingham et al., The Pascal Visual Object Classes Challenge: A Retrospective (2015), section 2.2.
+    Source: Everingham et al., The Pascal Visual Object Classes Challenge: A Retrospective (2015).
     """
     return float(class_ious(counts).nanmean())

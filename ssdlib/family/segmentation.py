@@ -72,7 +72,7 @@ def transposed_conv_plainly(maps: Tensor, weight: Tensor, stride: int = 1, paddi
 
     Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning (2016), chapter 4.
     """
-    if maps.dim() != 3 or weight.dim() != 4 or len(maps) != len(weight):
+    if maps.dim() != 3 or weight.dim() != 4 or len(maps) != len(weight) or weight.shape[2] != weight.shape[3]:
         raise ValueError(f"need maps (C, h, w), weight (C, D, k, k): {tuple(maps.shape)}, {tuple(weight.shape)}")
     (_, h, w), (_, outputs, k, _) = maps.shape, weight.shape
     height, width = (h - 1) * stride + k, (w - 1) * stride + k
@@ -103,18 +103,19 @@ def full_size(layers: nn.Module) -> nn.Module:
         (N, C, H, W) -> (N, D, H, W); its cells [::s, ::s] are the output of `layers`, whose stride is s.
 
     Raises:
-        ValueError: if there is a pooling, or a convolution with other padding.
+        ValueError: if there is a pooling or a layer that enlarges, or a convolution with other padding.
 
     Source: Holschneider et al. (1989), "algorithme a trous"; Long et al. (2015), section 3.2; Chen et al., DeepLab.
     """
     layers = copy.deepcopy(layers).eval()
     dilation = 1
     for layer in layers.modules():
-        if isinstance(layer, nn.modules.pooling._MaxPoolNd | nn.modules.pooling._AvgPoolNd):
+        if type(layer).__module__ == nn.MaxPool2d.__module__ or isinstance(layer, nn.Upsample | nn.ConvTranspose2d):
             raise ValueError(f"{layer} is no convolution")
         if isinstance(layer, nn.Conv2d):
-            padded = tuple(d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-            if layer.padding != padded or layer.stride[0] != layer.stride[1]:
+            reach = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+            padded = tuple(r // 2 for r in reach)
+            if any(r % 2 for r in reach) or layer.padding != padded or layer.stride[0] != layer.stride[1]:
                 raise ValueError(f"{layer} would change the size without its stride")
             layer.dilation = tuple(d * dilation for d in layer.dilation)
             layer.padding = tuple(p * dilation for p in padded)
@@ -203,7 +204,13 @@ class Segmenter(nn.Module):
         self.decoder = Decoder(num_classes, up)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) floats in 0..1 -> the encoder's maps, coarsest first; sides must be multiples of 32."""
+        """(N, 3, H, W) floats in 0..1 -> the encoder's maps, coarsest first.
+
+        Raises:
+            ValueError: if a side is no multiple of 32.
+        """
+        if images.shape[2] % 32 or images.shape[3] % 32:
+            raise ValueError(f"sides must be multiples of 32: {images.shape[2]} x {images.shape[3]}")
         first, second, third = self.encoder[:3]
         assert isinstance(first, nn.Sequential)
         maps = [(images - self.mean) / self.std]

@@ -83,6 +83,8 @@ def test_it_is_the_convolution_transposed(data: st.DataObject, stride: int, kern
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3, 3\), \(1, 4, 2, 2\)"):
         transposed_conv_plainly(torch.zeros(2, 3, 3), torch.zeros(1, 4, 2, 2))
+    with pytest.raises(ValueError, match=r"\(1, 1, 2, 3\)"):
+        transposed_conv_plainly(torch.zeros(1, 3, 3), torch.zeros(1, 1, 2, 3))
     with pytest.raises(ValueError, match="stride 0"):
         transposed_conv_plainly(torch.zeros(1, 3, 3), torch.zeros(1, 4, 2, 2), stride=0)
 
@@ -138,6 +140,18 @@ def test_layers_that_change_the_size_otherwise_are_refused() -> None:
         full_size(nn.Sequential(nn.Conv2d(3, 3, 3)))
     with pytest.raises(ValueError, match="change the size"):
         full_size(nn.Sequential(nn.Conv2d(3, 3, 2, padding=1)))
+    for even in (nn.Conv2d(3, 3, 2), nn.Conv2d(3, 3, 2, 2), nn.Conv2d(3, 3, 4, 2, 1), nn.Conv2d(3, 3, (3, 2))):
+        with pytest.raises(ValueError, match="change the size"):
+            full_size(even)
+    for layer in (nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1), nn.Upsample(2), nn.ConvTranspose2d(3, 3, 2, 2)):
+        with pytest.raises(ValueError, match="is no convolution"):
+            full_size(nn.Sequential(layer))
+
+
+@pytest.mark.parametrize("up", UPS)
+def test_sides_that_cannot_be_doubled_back_are_refused(detector: SSD, up: Up) -> None:
+    with pytest.raises(ValueError, match="multiples of 32: 100 x 96"):
+        Segmenter(detector, 3, up)(torch.zeros(1, 3, 100, 96))
 
 
 @given(data=st.data(), factor=st.integers(1, 4))
