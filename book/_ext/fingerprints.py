@@ -106,7 +106,8 @@ def records_named(code: Iterable[str], modules: Iterable[str], root: Path) -> se
     together = "\n".join(code)
     names = re.findall(r"\brecorded\(\s*\"(\w+)\"\s*\)", together)
     imports = re.findall(r"^from ssdlib\.book import .*\brecorded\b", together, flags=re.MULTILINE)
-    mentioned = re.findall(r"\b(?:recorded|RECORDS)\b", together)
+    without_texts = re.sub(r"\"[^\"\n]*\"", "", together)
+    mentioned = re.findall(r"\b(?:recorded|RECORDS)\b", without_texts)
     return set(names) if len(mentioned) == len(names) + len(imports) else None
 
 
