@@ -14,6 +14,7 @@ from ssdlib.boxes import xyxy_to_cxcywh
 from ssdlib.detection import Detection
 from ssdlib.detection import detect as detect_boxes
 from ssdlib.family.sampling import Rule, stage_losses, teach
+from ssdlib.loss import checked_targets
 from ssdlib.model import IMAGENET_MEAN, IMAGENET_STD, PointPredictions
 from ssdlib.priors import PriorRecipe, make_priors
 
@@ -197,12 +198,13 @@ def two_stage_losses(
 
     Source: Ren et al. (2015), section 3.1.2; Girshick (2015), section 2.3.
     """
-    objects = [_checked(target, i, model) for i, target in enumerate(targets)]
+    boxes, labels, image = checked_targets(targets, model.num_classes, model.priors)  # (T, 4), (T,), (T,)
+    objects = [(boxes[image == i], labels[image == i]) for i in range(len(targets))]
     feature_map = model.features(images)
     rpn_offsets, rpn_logits = model.rpn(feature_map)
     first = [
-        teach(model.priors, boxes, torch.ones_like(labels), FIRST_STAGE, generator)  # one class: any object
-        for boxes, labels in objects
+        teach(model.priors, own, torch.ones_like(classes), FIRST_STAGE, generator)  # one class: any object
+        for own, classes in objects
     ]
     rpn_confidence, rpn_localization = stage_losses(
         torch.cat([said[lesson.chosen] for said, lesson in zip(rpn_offsets, first, strict=True)]),
@@ -211,8 +213,7 @@ def two_stage_losses(
     )
 
     proposals = [
-        torch.cat((found, boxes))
-        for found, (boxes, _) in zip(model.propose(rpn_offsets, rpn_logits), objects, strict=True)
+        torch.cat((found, own)) for found, (own, _) in zip(model.propose(rpn_offsets, rpn_logits), objects, strict=True)
     ]
     second = [
         teach(xyxy_to_cxcywh(found), *wanted, SECOND_STAGE, generator)
@@ -227,23 +228,3 @@ def two_stage_losses(
         "confidence": confidence,
         "localization": localization,
     }
-
-
-def _checked(target: Mapping[str, Any], image: int, model: TwoStage) -> tuple[Tensor, Tensor]:
-    """Boxes (M, 4) and labels (M,) of one image, on the device of the model, or a clear error."""
-    boxes = target["boxes"].reshape(-1, 4).to(model.priors)
-    labels = target["labels"].long().to(model.priors.device)
-    if labels.shape != boxes.shape[:1]:
-        raise ValueError(f"image {image} of the batch: {len(boxes)} boxes, but labels of shape {tuple(labels.shape)}")
-    bad = ~(boxes.isfinite().all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1))
-    if bad.any():
-        raise ValueError(
-            f"image {image} of the batch: empty, swapped or not finite box {boxes[bad][0].tolist()} (xyxy)"
-        )
-    unknown = labels[(labels < 1) | (labels >= model.num_classes)]
-    if len(unknown) > 0:
-        raise ValueError(
-            f"image {image} of the batch: label {int(unknown[0])} is not one of 1..{model.num_classes - 1} "
-            "(0 is background)"
-        )
-    return boxes, labels
