@@ -22,7 +22,7 @@ from ssdlib.matching import UNMATCHED
 
 ROOM = 8
 """There is room for a multiple of so many objects: a compiled step is made for few shapes."""
-PRIOR_BITS, OBJECT_BITS = 20, 11  # of the keys by which pairs are sorted
+PRIOR_BITS, OBJECT_BITS = 20, 13  # of the keys by which pairs are sorted; an overlap, at most 1, has 30 of the 63
 
 
 class PaddedTargets(NamedTuple):
@@ -44,11 +44,14 @@ def pad_targets(
         dtype: of the boxes.
 
     Raises:
-        ValueError: as `multibox_loss`.
+        ValueError: as `multibox_loss`; or if an image has more than 8192 objects.
     """
     boxes, labels, image = checked_targets(targets, num_classes, torch.empty(0, dtype=dtype))
     counts = image.bincount(minlength=len(targets))
     room = ROOM * max(1, -(-int(counts.max()) // ROOM))
+    if room > 2**OBJECT_BITS:
+        worst = int(counts.argmax())
+        raise ValueError(f"image {worst} of the batch has {counts[worst]} objects; there is room for {2**OBJECT_BITS}")
     place = torch.arange(len(image)) - (counts.cumsum(0) - counts)[image]  # of each object in its image
     padded = PaddedTargets(
         torch.zeros(len(targets), room, 4, dtype=dtype), torch.zeros(len(targets), room, dtype=torch.int64)

@@ -100,6 +100,17 @@ def test_room_and_what_the_host_refuses():
         pad_targets([{**scene(1, 1), "labels": torch.tensor([4])}], CLASSES, CPU)
 
 
+def test_thousands_of_objects():
+    """The key of a pair has room for the last object's number beside an overlap of exactly 1."""
+    corners = cxcywh_to_xyxy(FEW[:1]).expand(3000, 4)
+    crowd = {"boxes": corners, "labels": torch.ones(3000, dtype=torch.int64)}
+    ours = match_padded(pad_targets([crowd], CLASSES, CPU), FEW)[0]
+    assert ours.tolist() == match(corners, FEW).tolist()
+    more = {"boxes": corners[:1].expand(8193, 4), "labels": torch.ones(8193, dtype=torch.int64)}
+    with pytest.raises(ValueError, match="image 1 of the batch has 8193 objects; there is room for 8192"):
+        pad_targets([EMPTY, more], CLASSES, CPU)
+
+
 class _Loss(nn.Module):
     def forward(self, offsets: Tensor, logits: Tensor, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return tuple(device_sums(offsets, logits, PaddedTargets(boxes, labels), FEW))
