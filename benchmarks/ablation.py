@@ -22,14 +22,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from record import RESULTS, circumstances, write_record
+from record import RESULTS, begun, circumstances, coco_entries, write_record
 from torch.utils.data import Subset
 
 from ssdlib.data import AnnotatedDataset, open_dataset
 from ssdlib.data.transforms import Augmentation
 from ssdlib.engine import PRESETS, TrainConfig, detect_dataset
 from ssdlib.engine.coco_figures import evaluate_coco
-from ssdlib.engine.config import config_from_dict, differences
 from ssdlib.engine.loading import Batches, TrainingImages, endless, make_loader
 from ssdlib.family.ablation import VARIANTS, Variant
 from ssdlib.metrics import evaluate
@@ -77,9 +76,7 @@ def measure(variant: Variant, config: TrainConfig, images: AnnotatedDataset, tes
     result = evaluate(found, targets, model.num_classes)
     coco = evaluate_coco(found, targets, model.num_classes).figures
     by_class = {test.classes[label - 1]: round(value, 4) for label, value in result.per_class.items()}
-    # Not a number where there is no object of a size: JSON has no such thing, and null says it.
-    by_coco = {name: None if coco[name] != coco[name] else round(coco[name], 4) for name in COCO}
-    return {"mAP": round(result.mean, 4), "AP": by_class, "coco": by_coco, **spent}
+    return {"mAP": round(result.mean, 4), "AP": by_class, "coco": coco_entries(coco, COCO), **spent}
 
 
 def about(variant: Variant, num_classes: int) -> dict[str, Any]:
@@ -89,27 +86,16 @@ def about(variant: Variant, num_classes: int) -> dict[str, Any]:
     return {**fields, "priors": len(model.priors), "parameters": sum(p.numel() for p in model.parameters())}
 
 
-def begun(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The record so far, or an empty one.
+def require_same_variants(path: Path, record: dict[str, Any], num_classes: int) -> None:
+    """Refuse to go on with runs of variants that were others.
 
     Raises:
-        ValueError: if there is one of other settings, or of a variant that is another one now.
+        ValueError: the message names the variant.
     """
-    if not path.is_file():
-        return {**settings, "variants": {}, "runs": []}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("data", "steps", "precision"):
-        if record.get(name) != settings[name]:
-            raise ValueError(f"{path} is of {name} {record.get(name)!r}, not {settings[name]!r}: give another --name")
-    changed = differences(config_from_dict(settings["config"]), config_from_dict(record["config"]))
-    if changed:
-        raise ValueError(f"{path} is of {', '.join(changed)}: give another --name")
-    classes = len(settings["data"]["classes"]) + 1
     for name, recorded in record["variants"].items():
-        now = json.loads(json.dumps(about(VARIANTS[name], classes))) if name in VARIANTS else None
+        now = json.loads(json.dumps(about(VARIANTS[name], num_classes))) if name in VARIANTS else None
         if now != recorded:
             raise ValueError(f"{path} has the variant {name!r} as it was: give another --name, or remove its runs")
-    return record
 
 
 def main(
@@ -138,7 +124,9 @@ def main(
         "precision": precision,
         "config": asdict(configuration(VARIANTS["ssd"], steps, 0, precision)),
     }
-    record = begun(results / f"{name}.json", settings)
+    path = results / f"{name}.json"
+    record = begun(path, {**settings, "variants": {}}, ("data", "steps", "precision"), {"all": ("config",)})
+    require_same_variants(path, record, len(images.classes) + 1)
     todo = missing(record, seeds, only or [*VARIANTS])
     if todo:
         images.cache_images(progress=False)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import statistics
 import sys
 import time
@@ -27,7 +26,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from record import RESULTS, circumstances, write_record
+from record import RESULTS, begun, circumstances, coco_entries, write_record
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,7 +36,6 @@ from ssdlib.data.files import replaced
 from ssdlib.data.transforms import model_input
 from ssdlib.engine import PRESETS, TrainConfig
 from ssdlib.engine.coco_figures import evaluate_coco
-from ssdlib.engine.config import config_from_dict, differences
 from ssdlib.engine.loading import Batches, TrainingImages, endless, make_loader
 from ssdlib.family.relatives import IMAGE_SIZE, RELATIVES, WEIGHTS, Relative, load_relative, relative_bytes
 from ssdlib.metrics import evaluate
@@ -103,9 +101,7 @@ def figures(relative: Relative, model: nn.Module, dataset: AnnotatedDataset) -> 
     result = evaluate(found, targets, len(dataset.classes) + 1)
     coco = evaluate_coco(found, targets, len(dataset.classes) + 1).figures
     by_class = {dataset.classes[label - 1]: round(value, 4) for label, value in result.per_class.items()}
-    # Not a number where there is no object of a size: JSON has no such thing, and null says it.
-    by_coco = {name: None if coco[name] != coco[name] else round(coco[name], 4) for name in COCO}
-    return {"mAP": round(result.mean, 4), "AP_by_class": by_class, "coco": by_coco}
+    return {"mAP": round(result.mean, 4), "AP_by_class": by_class, "coco": coco_entries(coco, COCO)}
 
 
 def size_of(relative: Relative, num_classes: int) -> dict[str, int]:
@@ -149,25 +145,6 @@ def timings(names: list[str], images: Tensor, weights: Path, rounds: int = 15) -
     return {
         name: {what: round(statistics.median(seen[of, what]), 2) for of, what in works if of == name} for name in names
     }
-
-
-def begun(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The record so far, or an empty one.
-
-    Raises:
-        ValueError: if there is one of other settings.
-    """
-    if not path.is_file():
-        return {**settings, "relatives": {}, "runs": []}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("images", "seconds", "precision"):
-        if record.get(name) != settings[name]:
-            raise ValueError(f"{path} is of {name} {record.get(name)!r}, not {settings[name]!r}: give another --name")
-    for kind, config in settings["configs"].items():
-        changed = differences(config_from_dict(config), config_from_dict(record["configs"][kind]))
-        if changed:
-            raise ValueError(f"{path}, {kind}, is of {', '.join(changed)}: give another --name")
-    return record
 
 
 def measure(
@@ -224,7 +201,8 @@ def main(
         "precision": precision,
         "configs": {kind: asdict(configuration(kind, 0, precision)) for kind in KINDS},
     }
-    record = begun(results / f"{name}.json", settings)
+    ways = {kind: ("configs", kind) for kind in KINDS}
+    record = begun(results / f"{name}.json", {**settings, "relatives": {}}, ("images", "seconds", "precision"), ways)
     todo = list(missing(record, seeds, names))
     todo = todo if runs < 0 else todo[:runs]
     cached: set[str] = set()

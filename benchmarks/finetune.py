@@ -11,7 +11,6 @@ The photographs of a seed are drawn once: 10 are the first of its 30, and so on;
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -23,11 +22,10 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from record import RESULTS, circumstances, write_record
+from record import RESULTS, begun, circumstances, write_record
 
 from ssdlib.data import AnnotatedDataset, open_dataset
 from ssdlib.engine import PRESETS, TrainConfig, detect_dataset, train
-from ssdlib.engine.config import config_from_dict, differences
 from ssdlib.metrics import evaluate
 from ssdlib.zoo import open_model
 
@@ -98,26 +96,6 @@ def measure(
     return {"mAP": round(result.mean, 4), "AP": by_class, **spent}
 
 
-def begun(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The record so far, or an empty one.
-
-    Raises:
-        ValueError: if there is one of other settings.
-    """
-    if not path.is_file():
-        return {**settings, "runs": []}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("data", "steps", "precision"):
-        if record.get(name) != settings[name]:
-            raise ValueError(f"{path} is of {name} {record.get(name)!r}, not {settings[name]!r}: give another --name")
-    for start, config in settings["configs"].items():
-        # Not the dicts: fields that came later have the values that the older runs had.
-        changed = differences(config_from_dict(config), config_from_dict(record["configs"][start]))
-        if changed:
-            raise ValueError(f"{path}, {start}, is of {', '.join(changed)}: give another --name")
-    return record
-
-
 def main(
     data: Annotated[Path, typer.Option(help="Folder with photographs, with the image sets trainval and test.")],
     name: Annotated[str, typer.Option(help="Name of the record.")] = "finetune",
@@ -143,7 +121,8 @@ def main(
         "starts": STARTS,
         "configs": {start: asdict(configuration(start, steps, 0, precision)) for start in STARTS},
     }
-    record = begun(results / f"{name}.json", settings)
+    ways = {start: ("configs", start) for start in STARTS}
+    record = begun(results / f"{name}.json", settings, ("data", "steps", "precision"), ways)
     todo = list(missing(record, seeds, sizes))
     for number, (seed, size, start) in enumerate(todo[: runs or None], start=1):
         print(f"run {number} of {len(todo)}: {start}, {size} photographs, seed {seed}", flush=True)

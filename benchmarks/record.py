@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable, Mapping
 from datetime import date
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import torch
 import torchvision
 
 from ssdlib.data.files import write_text
+from ssdlib.engine.config import config_from_dict, differences
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "ssdlib" / "engine" / "records"
@@ -50,6 +55,40 @@ def write_record(record: dict[str, Any], name: str, folder: Path = RESULTS) -> P
     write_text(target, text + "\n")
     print(f"recorded in {target}")
     return target
+
+
+def begun(
+    path: Path, settings: dict[str, Any], fixed: Iterable[str], configs: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """The record that a benchmark goes on with, which writes it after each of its runs; an empty one if there is none.
+
+    Args:
+        path: of the record.
+        settings: what the record would say now.
+        fixed: entries that must be as they were.
+        configs: configurations that must be as they were, by what messages call them: the way to each in the record.
+
+    Raises:
+        ValueError: if the record is of other settings.
+    """
+    if not path.is_file():
+        return {**settings, "runs": []}
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name in fixed:
+        if record.get(name) != settings[name]:
+            raise ValueError(f"{path} is of {name} {record.get(name)!r}, not {settings[name]!r}: give another --name")
+    for title, way in configs.items():
+        # Not the dicts: fields that came later have the values that the older runs had.
+        now, then = (config_from_dict(reduce(getitem, way, where)) for where in (settings, record))
+        changed = differences(now, then)
+        if changed:
+            raise ValueError(f"{path}, {title}, is of {', '.join(changed)}: give another --name")
+    return record
+
+
+def coco_entries(figures: Mapping[str, float], names: Iterable[str]) -> dict[str, float | None]:
+    """Figures of COCO's for a record: null where no object has a size, as JSON has nothing for "not a number"."""
+    return {name: None if math.isnan(figures[name]) else round(figures[name], 4) for name in names}
 
 
 def _git(*arguments: str) -> str:
