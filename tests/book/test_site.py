@@ -71,7 +71,7 @@ def test_no_page_is_heavy(site: Path) -> None:
         text = path.read_text(encoding="utf-8")
         pictures = {(path.parent / src).resolve() for src in re.findall(r'<img\b[^>]*?src="([^":?]+)[?"]', text)}
         size = len(text.encode()) + sum(picture.stat().st_size for picture in pictures)
-        assert size <= 1_700_000, f"{path.name}: {size} bytes"  # the API page is the largest by far
+        assert size <= 1_500_000, f"{path.name}: {size} bytes"
 
 
 def test_widgets_fit_a_phone(site: Path, chapters: dict[str, list[str]], open_page: OpenPage) -> None:
