@@ -88,6 +88,19 @@ def test_figures_of_pytorch():
     assert [len(line(timing)) for timing in timings] == [len(HEAD)] * 2
 
 
+def test_a_request_has_the_threads_that_are_said():
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(3)
+    try:
+        around = lambda run: lambda: seen.add(torch.get_num_threads())  # noqa: E731
+        for threads in (1, 2):
+            bench(demo_model(), runtimes=["torch"], in_flight=[1], threads=threads, seconds=0.01, around=around)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1, 2}
+
+
 def test_from_the_file_to_the_picture():
     """What is drawn is what `Detector` finds, for each photograph in turn, also with two requests in flight."""
     model, photos = demo_model(), sorted((sample_root() / "JPEGImages").glob("*.jpg"))[:2]
