@@ -19,6 +19,8 @@ NB ?= $(NOTEBOOKS)
 # Nothing of the caller's environment may decide which packages, kernel or figures are used.
 unexport PYTHONPATH PYTHONHOME MPLBACKEND
 export JUPYTER_PREFER_ENV_PATH := 1
+# Nor may a list of fonts that a program cut short, or another version, left in the user's cache.
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 
 help: ## Show the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -147,7 +147,7 @@ def test_pooling_shows_numbers_that_are_not_whole(show: OpenPage) -> None:
     page = show(RoiExplorer(values=[[0.25, 0.5], [-3, 0.125]], box=[0, 0, 31, 31], bins=1, method="pool"))
     assert shown(page, 1) == [0.5]
     assert "largest 0.50." in page.locator(".ssd-roi-working").inner_text()
-    assert page.locator("[role=status]").inner_text().endswith("row by row: 0.50.")
+    page.wait_for_function("document.querySelector('[role=status]').textContent.endsWith('row by row: 0.50.')")
 
 
 @pytest.mark.browser
