@@ -216,21 +216,31 @@ def training_loop(
         images = images.to(device, memory_format=order, non_blocking=True)
         rate = float(state.schedule.get_last_lr()[0])
         measured = train_step(network, images, targets, state.optimizer, config, losses, state.scaler)
-        for name, value in measured.items():
-            if not math.isfinite(value) and not (name == "gradient_norm" and may_overflow(state.scaler)):
-                what = "norm of the gradient" if name == "gradient_norm" else f"{name} loss"
-                raise FloatingPointError(
-                    f"the {what} became {value} in step {step + 1}, and the weights were left as they were"
-                )
+        require_finite_step(measured, step, state.scaler is not None and state.scaler.get_scale() >= 1)
         state.schedule.step()
         update_average(state.average, state.model, step, config.ema_decay)
         state.step = step + 1
         yield {"step": state.step, "learning_rate": rate, **measured}
 
 
-def may_overflow(scaler: torch.amp.GradScaler | None) -> bool:
-    """Whether a gradient that is not finite is the scaler's doing: at a factor below 1 it is the network's own."""
-    return scaler is not None and scaler.get_scale() >= 1
+def require_finite_step(measured: Mapping[str, float], step: int, may_overflow: bool) -> None:
+    """Refuse a step with a loss or a gradient that is not finite.
+
+    Args:
+        measured: by `train_step`.
+        step: steps done before.
+        may_overflow: whether a gradient that is not finite is the scaler's doing, which goes on with a smaller factor;
+            at a factor below 1 it is the network's own.
+
+    Raises:
+        FloatingPointError: the message names the step, and what became of which number.
+    """
+    for name, value in measured.items():
+        if not math.isfinite(value) and not (name == "gradient_norm" and may_overflow):
+            what = "norm of the gradient" if name == "gradient_norm" else f"{name} loss"
+            raise FloatingPointError(
+                f"the {what} became {value} in step {step + 1}, and the weights were left as they were"
+            )
 
 
 def train_step(
@@ -258,6 +268,26 @@ def train_step(
         "localization" and "confidence", the losses of the batch before the step, and "gradient_norm", the length of
         the gradient before clipping. If one of them is not finite, the weights are left as they were.
     """
+    measured = take_gradient(model, images, targets, optimizer, config, losses, scaler)
+    values = torch.stack([*measured.values()]).tolist()
+    if not all(map(math.isfinite, values)):
+        optimizer.zero_grad()  # without a gradient the optimizer does nothing
+    optimizer.step()
+    if scaler is not None:
+        scaler.update()
+    return dict(zip(measured, values, strict=True))
+
+
+def take_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Sequence[Mapping[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    config: Hyperparameters,
+    losses: Losses | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+) -> dict[str, Tensor]:
+    """The first part of `train_step`, up to the clipped gradient; arguments and result as there, but in scalars."""
     with autocast(images.device, config.precision):
         parts = (losses or ssd_losses)(model, images, targets)
     total = torch.stack([*parts.values()]).sum()
@@ -267,13 +297,7 @@ def train_step(
         scaler.unscale_(optimizer)
     limit = math.inf if config.max_grad_norm is None else config.max_grad_norm
     norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
-    values = torch.stack([*(part.detach().float() for part in parts.values()), norm]).tolist()
-    if not all(map(math.isfinite, values)):
-        optimizer.zero_grad()  # without a gradient the optimizer does nothing
-    optimizer.step()
-    if scaler is not None:
-        scaler.update()
-    return dict(zip((*parts, "gradient_norm"), values, strict=True))
+    return {**{name: part.detach().float() for name, part in parts.items()}, "gradient_norm": norm}
 
 
 def ssd_losses(model: Any, images: Tensor, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -294,8 +318,9 @@ def update_average(average: nn.Module, model: nn.Module, step: int, decay: float
         decay: 0 keeps the last weights.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step)) if step else 1.0
-    for old, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if old.is_floating_point():
-            old.lerp_(new, weight)
-        else:
+    pairs = [*zip(average.state_dict().values(), model.state_dict().values(), strict=True)]
+    olds, news = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(olds, news, weight)  # all tensors at once: one call for a GPU, not hundreds
+    for old, new in pairs:
+        if not old.is_floating_point():
             old.copy_(new)

@@ -132,7 +132,8 @@ class Views:
             _weights(windows[:, axis::2], sizes[:, axis], mirrored[:, axis], images.shape[3 - axis], self.size, longest)
             for axis in (0, 1)
         )  # (N, size, W) and (N, size, H)
-        fill = torch.tensor(FILL, device=device)[:, None, None]
+        # Made there: to bring numbers to a GPU, the program would wait for all that it is at work on.
+        fill = torch.stack([torch.full((1, 1), each, device=device) for each in FILL])  # (3, 1, 1)
         # What is outside the image is the fill: where that is taken as 0, nothing has to be put around the image.
         seen = down[:, None] @ (images - fill) @ across[:, None].transpose(2, 3) + fill  # (N, 3, size, size)
         return distort_colours(seen.div_(255).clamp_(0, 1), colours).contiguous(memory_format=memory_format)
@@ -193,5 +194,5 @@ def _turned(images: Tensor, shift: Tensor) -> Tensor:
     of_blue = torch.where(high == green, (blue - red) / by + 2, (red - green) / by + 4)
     hue = torch.where(high == red, (green - blue) / by, of_blue) + 6 * shift  # in sixths of a turn: red 0, green 2
     # Each channel falls from the highest value to the lowest and rises again as the hue goes round.
-    phase = (torch.tensor([5.0, 3.0, 1.0], device=images.device)[:, None, None] + hue) % 6  # (N, 3, S, S)
+    phase = (5 - 2.0 * torch.arange(3, device=images.device)[:, None, None] + hue) % 6  # (N, 3, S, S)
     return high - chroma * torch.minimum(phase, 4 - phase).clamp(0, 1)

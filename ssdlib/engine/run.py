@@ -20,6 +20,7 @@ from ssdlib.data.files import space_for
 from ssdlib.engine import processes, run_folder
 from ssdlib.engine.compiling import compiled
 from ssdlib.engine.config import TrainConfig
+from ssdlib.engine.device_training import device_training_loop
 from ssdlib.engine.loading import (
     Batches,
     DetectionDataset,
@@ -192,12 +193,14 @@ def train(
             run_folder.stop_requests(processes.world_size() == 1) as stop_requested,
         ):
             stream = timed(endless(loader, batches, state.step), so_far)
-            steps = training_loop(state, stream, config, network=network, losses=processes.shared_losses)
+            loop = device_training_loop if device.type in processes.ON_DEVICE else training_loop
+            steps = loop(state, stream, config, network=network, losses=processes.shared_losses)
             while not ended():
                 place, epoch = state.step % len(batches), state.step // len(batches) + 1
                 try:
                     measured = next(steps)
                 except FloatingPointError as error:
+                    batches.order.epoch = epoch - 1  # where the next epoch was begun
                     names = ", ".join(image_name(dataset, index) for index in batches.images(place))
                     raise FloatingPointError(f"{error}; the images of this step (epoch {epoch}): {names}") from error
                 so_far.add(measured, min(config.batch_size, len(dataset)))

@@ -82,7 +82,7 @@ def checked_optimizer(found: Any, state: TrainState, step: int) -> dict[int, dic
             for name in entry
         }
         done = float(checked[number]["step"]) if "step" in wanted else step
-        if done != step and not (skips and 0 < done < step):
+        if done != step and not (skips and 0 <= done < step):
             raise ValueError(f"{where}.step is {done}, and the run has done {step} steps")
         if "exp_avg_sq" in wanted and bool((checked[number]["exp_avg_sq"] < 0).any()):
             raise ValueError(f"{where}.exp_avg_sq holds a mean of squares below 0")
