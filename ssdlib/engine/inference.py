@@ -13,7 +13,9 @@ from tqdm import tqdm
 from ssdlib.data.transforms import Target, model_input
 from ssdlib.detection import Detection, detect
 from ssdlib.engine import processes
+from ssdlib.engine.device_detection import detect_later
 from ssdlib.engine.loading import DetectionDataset
+from ssdlib.engine.transfers import sent
 from ssdlib.model import SSD, require_finite
 
 
@@ -81,18 +83,51 @@ def detect_dataset(
         pin_memory=device.type == "cuda",
         collate_fn=list,
     )
-    for batch in tqdm(loader, "detecting", leave=False, disable=not progress or processes.rank() > 0):
-        offsets, logits = model(torch.stack([sized.image for sized in batch]).to(device))
-        require_finite(offsets, logits)
-        if each_batch is not None:
-            each_batch(offsets, logits, [sized.learned for sized in batch])
-        found = detect(offsets, logits, model.priors, activation=model.activation, **options)
-        for sized, detection in zip(batch, found, strict=True):
+
+    def collect(batch: list[_Sized], detections: Callable[[], list[Detection]]) -> None:
+        for sized, detection in zip(batch, detections(), strict=True):
             detection = {key: value.cpu() for key, value in detection.items()}
             detection["boxes"] = detection["boxes"] * sized.size
             results.append(_Result(detection, sized.target))
+
+    begun: tuple[list[_Sized], Callable[[], list[Detection]]] | None = None
+    for batch in tqdm(loader, "detecting", leave=False, disable=not progress or processes.rank() > 0):
+        images = torch.stack([sized.image for sized in batch])
+        images = images.pin_memory() if device.type == "cuda" else images
+        offsets, logits = model(images.to(device, non_blocking=True))
+        detections = _begin(model, offsets, logits, **options)
+        if each_batch is not None:
+            each_batch(offsets, logits, [sized.learned for sized in batch])
+        if begun is not None:  # a GPU has the next batch by now
+            collect(*begun)
+        begun = batch, detections
+    if begun is not None:
+        collect(*begun)
     results = processes.gather(results, len(dataset))
     return DatasetDetections([result.detection for result in results], [result.target for result in results])
+
+
+def _begin(model: SSD, offsets: Tensor, logits: Tensor, **options: Any) -> Callable[[], list[Detection]]:
+    """Detect; or, on a GPU, begin to, and look at the result when the function that comes back is called.
+
+    Raises:
+        FloatingPointError: if the predictions are not finite; on a GPU the function raises it.
+    """
+    options = {"activation": model.activation, **options}
+    if offsets.device.type not in processes.ON_DEVICE:
+        require_finite(offsets, logits)
+        found = detect(offsets, logits, model.priors, **options)
+        return lambda: found
+    detections = detect_later(offsets, logits, model.priors, **options)
+    # Not finite if one of them is not: 0 times a NaN or an infinite number is NaN. So the message is the same.
+    health = sent(*((0 * each.float()).sum() for each in (offsets, logits)))
+
+    def checked() -> list[Detection]:
+        offsets_sum, logits_sum = health()
+        require_finite(offsets_sum, logits_sum)
+        return detections()
+
+    return checked
 
 
 class _WithSize(Dataset[_Sized]):
