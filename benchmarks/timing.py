@@ -73,14 +73,15 @@ def peak_memory(work: Callable[[], Any]) -> int | None:
     try:
         ctypes.CDLL(None).malloc_trim(0)  # gives back what is free: else it would be used again without being counted
         CLEAR.write_text("5")  # sets the peak back to what is in use now
-        before = _status("VmRSS")
+        before = status("VmRSS")
     except (OSError, AttributeError, TypeError):
         return None
     work()
-    return max(0, _status("VmHWM") - before)
+    return max(0, status("VmHWM") - before)
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """A field of this process, in bytes, as Linux tells it, such as VmRSS."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 

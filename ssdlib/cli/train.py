@@ -214,11 +214,11 @@ def train_command(
             "val_every": val_every or notes.get("val_every"),
             "tensorboard": notes.get("tensorboard", False) if tensorboard is None else tensorboard,
         }
-        dataset = open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache)
+        dataset = processes.in_turn(lambda: open_dataset(folders, notes["image_set"], keep_crowds=False, cache=cache))
         notes["val_every"] = notes["val_every"] or _twenty_times(config, len(dataset))
         validation = None
         if notes["val_set"]:
-            images = open_dataset(val_folders or folders, notes["val_set"], dataset.classes)
+            images = processes.in_turn(lambda: open_dataset(val_folders or folders, notes["val_set"], dataset.classes))
             validation = Validation(images, notes["val_every"])
             require_apart(dataset, images)
         count = worker_count(workers, device)

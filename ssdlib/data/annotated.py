@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ssdlib.data.annotations import Finding, Note, summarize
+from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.images import load_image, read_header
 from ssdlib.data.names import check_name
+from ssdlib.data.threads import in_threads
 
 Target = dict[str, Tensor]
 Transform = Callable[[Tensor, Target], tuple[Any, Any]]
@@ -29,29 +27,6 @@ ALL = "all"  # the set of all images, of which the others are parts
 
 class DataWarning(UserWarning):
     """Objects of a data set were repaired or refused."""
-
-
-class AnnotatedImage(NamedTuple):
-    """One image and its cleaned objects. Arrays, not tensors: they travel to worker processes by value."""
-
-    image_id: str
-    image_path: Path
-    size: tuple[int, int]  # (width, height) of the image as it is returned
-    upright: bool  # the EXIF rotation is applied
-    boxes: npt.NDArray[np.float32]  # (M, 4) pixel edges
-    labels: npt.NDArray[np.int64]  # (M,)
-    difficult: npt.NDArray[np.bool_]  # (M,)
-    findings: tuple[Finding, ...]
-
-    def smaller_than_a_pixel(self, side: int) -> int:
-        """How many objects are narrower or lower than a pixel once the image is resized to `side` x `side`."""
-        extent = (self.boxes[:, 2:] - self.boxes[:, :2]) * (side / np.array(self.size))  # (M, 2)
-        return int((extent < 1).any(axis=1).sum())
-
-    def without_difficult(self) -> AnnotatedImage:
-        """The image without its difficult objects."""
-        keep = ~self.difficult
-        return self._replace(boxes=self.boxes[keep], labels=self.labels[keep], difficult=self.difficult[keep])
 
 
 class AnnotatedDataset(Dataset[Any]):
@@ -69,11 +44,13 @@ class AnnotatedDataset(Dataset[Any]):
     def __init__(
         self, images: Sequence[AnnotatedImage], classes: tuple[str, ...], *, transform: Transform | None = None
     ) -> None:
-        self._images = list(images)
+        self._images = ImageTable.of(images)
         self.classes = classes
         self.transform = transform
         self._pixels: Tensor | None = None  # of all decoded images, once they are cached
-        self.findings = tuple(finding for image in self._images for finding in image.findings)
+        self.findings = tuple(
+            finding for image in sorted(self._images.findings) for finding in self._images.findings[image]
+        )
 
     def __len__(self) -> int:
         return len(self._images)
@@ -87,15 +64,15 @@ class AnnotatedDataset(Dataset[Any]):
     @property
     def ids(self) -> list[str]:
         """Ids of the images, in order."""
-        return [image.image_id for image in self._images]
+        return list(self._images.ids)
 
     def image_path(self, index: int) -> Path:
         """File of an image."""
-        return self._images[index].image_path
+        return Path(self._images.paths[index])
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of an image in pixels, without decoding it."""
-        return self._images[index].size
+        return self._images.size(index)
 
     def target(self, index: int) -> Target:
         """Target of an image in pixels, before the transform and without decoding the image."""
@@ -111,12 +88,12 @@ class AnnotatedDataset(Dataset[Any]):
 
         :func:`ssdlib.data.transforms.model_input` leaves them out.
         """
-        return sum(image.smaller_than_a_pixel(side) for image in self._images)
+        return self._images.smaller_than_a_pixel(side)
 
     @property
     def decoded_bytes(self) -> int:
         """Memory that all images take when they are decoded: a byte for each colour of each pixel."""
-        return sum(3 * width * height for width, height in (image.size for image in self._images))
+        return int(3 * self._images.sizes.astype(np.int64).prod(axis=1).sum())
 
     def cache_images(self, progress: bool = True) -> None:
         """Decode all images now and keep them in memory, `decoded_bytes` of it; samples stay the same.
@@ -125,27 +102,24 @@ class AnnotatedDataset(Dataset[Any]):
         """
         # One tensor for all: a process that is not forked gets each tensor through a file descriptor of its own.
         self._pixels = torch.empty(self.decoded_bytes, dtype=torch.uint8)
-        self._starts = [0, *accumulate(3 * width * height for width, height in (image.size for image in self._images))]
+        self._starts = [0, *np.cumsum(3 * self._images.sizes.astype(np.int64).prod(axis=1)).tolist()]
 
         def decode(index: int) -> None:
             image = self._images[index]
             self._cached(index).copy_(load_image(image.image_path, image.upright))
 
         size = tqdm.format_sizeof(self.decoded_bytes, "B")
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let other threads run
-            done = pool.map(decode, range(len(self)))
-            try:
-                for _ in tqdm(done, f"decoding into {size} of memory", len(self), unit="image", disable=not progress):
-                    pass
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                self._pixels = None
-                raise
+        try:
+            for _ in in_threads(decode, range(len(self)), f"decoding into {size} of memory", progress):
+                pass
+        except BaseException:
+            self._pixels = None
+            raise
 
     def _cached(self, index: int) -> Tensor:
         """View (3, H, W) of an image in the cache."""
         index = range(len(self))[index]
-        width, height = self._images[index].size
+        width, height = self._images.size(index)
         assert self._pixels is not None
         return self._pixels[self._starts[index] : self._starts[index + 1]].view(3, height, width)
 
@@ -208,3 +182,8 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     if duplicates:
         raise ValueError(f"classes has duplicates: {', '.join(duplicates)}")
     return tuple(classes)
+
+
+def labels_of(classes: Sequence[str]) -> dict[str, int]:
+    """The label of each class, from 1: 0 is the background."""
+    return {name: label for label, name in enumerate(classes, start=1)}

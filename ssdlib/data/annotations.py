@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ssdlib.data.names import check_name, printable, shown
 
 Action = Literal["repaired", "refused"]
 Box = tuple[float, float, float, float]
+_APART = 0.02  # pixels: edges with such a distance, below 2**16, are two numbers in the precision of boxes, too
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -169,6 +171,20 @@ def clean_box(
     if (left, top, right, bottom) != (x_min, y_min, x_max, y_max):
         notes.append(Note("partly outside", "repaired", f"{written}; clipped, {image}"))
     return (left, top, right, bottom), notes
+
+
+def plainly_inside(left: float, top: float, right: float, bottom: float, size: tuple[int, int]) -> Box | None:
+    """The box of edges on which no rule of :func:`clean_box` has a say, as nearly all are; None for the others.
+
+    Args:
+        left, top, right, bottom: continuous pixel edges, not larger than numbers of floating point can be.
+        size: (width, height) of the image in pixels.
+    """
+    inside = left >= 0 and right <= size[0] < 2**16 and top >= 0 and bottom <= size[1] < 2**16
+    if not inside or right - left < _APART or bottom - top < _APART:
+        return None
+    x_min, y_min, x_max, y_max = array("f", (left, top, right, bottom))
+    return x_min, y_min, x_max, y_max
 
 
 def summarize(findings: Iterable[Finding]) -> str:

@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
-from ssdlib.data.annotated import AnnotatedImage, check_classes
+from ssdlib.data.annotated import check_classes, labels_of
 from ssdlib.data.annotations import Annotation, Finding, read_annotation, summarize
 from ssdlib.data.coco import coco_image, coco_set_names, instances_path, read_instances
+from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.images import load_image
 from ssdlib.data.names import printable
 from ssdlib.data.near_duplicates import groups_of, look
+from ssdlib.data.threads import in_threads
 from ssdlib.data.voc import annotation_path, image_set_names, scan_image_set, voc_image
 
 _SIDE = 300  # of SSD300's images, in pixels
@@ -144,7 +145,8 @@ def check_voc(
             errors.append(str(error))
     found = sorted({item.name for annotation in annotations.values() for item in annotation.objects})
     names = tuple(found) if classes is None else check_classes(classes)
-    read = [(i, partial(voc_image, root, i, item, names, one_based, "ignore")) for i, item in annotations.items()]
+    labels = labels_of(names)
+    read = [(i, partial(voc_image, root, i, item, labels, one_based, "ignore")) for i, item in annotations.items()]
     return _report(root, sets, names, read, errors, [], progress)
 
 
@@ -176,6 +178,7 @@ def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = Non
             warnings.append(f"{first} and {second} have different categories: {a.categories} and {b.categories}")
     found = tuple(dict.fromkeys(name for a in instances.values() for name in a.categories.values()))
     names = found if classes is None else check_classes(classes)
+    labels = labels_of(names)
     sets, read, known = {}, [], set()
     for name, a in instances.items():
         sets[name] = [image.path.relative_to(root).as_posix() for image in a.images]
@@ -185,7 +188,7 @@ def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = Non
             if said in known:
                 continue
             known.add(said)
-            read.append((key, partial(coco_image, file, image, a.categories, names, "ignore")))
+            read.append((key, partial(coco_image, file, image, a.categories, labels, "ignore")))
     return _report(root, sets, names, read, errors, warnings, progress)
 
 
@@ -201,15 +204,13 @@ def _report(
     """Read and decode images, given by id and a function that reads what is known of it, and sum up."""
     images: list[AnnotatedImage] = []
     by_content: dict[bytes, set[str]] = defaultdict(set)
-    for image_id, read in tqdm(readers, desc="checking", unit="image", disable=not progress):
-        try:
-            image = read()
-            load_image(image.image_path, image.upright)
-        except (OSError, ValueError) as error:
-            errors.append(str(error))
+    for found in in_threads(_read_whole, readers, "checking", progress):
+        if isinstance(found, str):
+            errors.append(found)
             continue
-        by_content[hashlib.sha256(image.image_path.read_bytes()).digest()].add(image_id)
-        images.append(image._replace(image_id=image_id))
+        image, digest = found
+        by_content[digest].add(image.image_id)
+        images.append(image)
 
     widths, heights = ([image.size[axis] for image in images] or [0] for axis in (0, 1))
     return Report(
@@ -232,11 +233,23 @@ def _report(
     )
 
 
+def _read_whole(item: tuple[str, Callable[[], AnnotatedImage]]) -> tuple[AnnotatedImage, bytes] | str:
+    """Read and decode one image: what is known of it, and the checksum of its file; or what is wrong with it."""
+    image_id, read = item
+    try:
+        image = read()
+        load_image(image.image_path, image.upright)
+        digest = hashlib.sha256(image.image_path.read_bytes()).digest()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return image._replace(image_id=image_id), digest
+
+
 def _objects_missing(images: Sequence[AnnotatedImage]) -> Iterator[str]:
     """Messages where there is nothing to learn from: no object at all, or objects that vanish at SSD300's size."""
     if not any(len(image.boxes) for image in images):
         yield "no object is annotated at all"
-    small = sum(image.smaller_than_a_pixel(_SIDE) for image in images)
+    small = ImageTable.of(images).smaller_than_a_pixel(_SIDE)
     if small:
         objects = "1 object is" if small == 1 else f"{small} objects are"
         yield f"{objects} smaller than a pixel in images of {_SIDE} x {_SIDE}: training at that size leaves them out"

@@ -18,9 +18,10 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent  # wr
 import numpy as np
 from tqdm import tqdm
 
-from ssdlib.data.annotated import ALL, AnnotatedDataset, AnnotatedImage, DataWarning
+from ssdlib.data.annotated import ALL, AnnotatedDataset, DataWarning
 from ssdlib.data.annotations import Finding, summarize
 from ssdlib.data.coco import CocoDataset
+from ssdlib.data.columns import AnnotatedImage
 from ssdlib.data.files import space_for
 from ssdlib.data.formats.collecting import Source
 from ssdlib.data.formats.detecting import read_source

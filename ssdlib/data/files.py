@@ -44,6 +44,11 @@ def replaced(path: str | Path) -> Iterator[Path]:
         raise
 
 
+def cache_folder() -> Path:
+    """Where files are kept that can be made again: `SSDLIB_CACHE` of the environment, or else `~/.cache/ssdlib`."""
+    return Path(os.environ.get("SSDLIB_CACHE") or Path.home() / ".cache" / "ssdlib").expanduser()
+
+
 @contextmanager
 def space_for(path: str | Path) -> Iterator[None]:
     """Say that there is no space to write `path` where a block fails because of that.

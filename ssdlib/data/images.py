@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from ssdlib.model import EXIF_TURNS, exif_orientation, to_rgb
 
 _TIFF_SIZE = (0x0100, 0x0101)  # tags of the width and height
 _BACK = {**EXIF_TURNS, 6: EXIF_TURNS[8], 8: EXIF_TURNS[6]}  # the other turns undo themselves
+_HEAD = 2**13  # bytes of a file in which a plain JPEG says its size
+_LARGE = 50_000_000  # pixels, from which on Pillow is asked, which knows what is too many
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 
 
@@ -30,10 +32,17 @@ class ImageHeader(NamedTuple):
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:
     """Read the size and orientation of an image file without decoding it.
 
+    Pillow reads them, but of a plain JPEG :func:`jpeg_size` does, ten times faster: a data set may have a hundred
+    thousand.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not an image; the message names it.
     """
+    with suppress(OSError), open(path, "rb", buffering=0) as file:
+        size = jpeg_size(file.read(_HEAD))
+        if size is not None:
+            return ImageHeader(size, size, False)
     with _opened(path, "read as an image") as image:
         orientation = exif_orientation(image)
         width, height = image.size
@@ -41,6 +50,35 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
             width, height = (int(image.tag_v2[tag]) for tag in _TIFF_SIZE)  # type: ignore[attr-defined]
     upright = (height, width) if orientation >= 5 else (width, height)
     return ImageHeader((width, height), upright, orientation != 1)
+
+
+def jpeg_size(head: bytes) -> tuple[int, int] | None:
+    """(width, height) of a JPEG, from the first bytes of its file, if they say it plainly.
+
+    None leaves the file to Pillow: it is no JPEG, has a rotation or other data from a camera (APP1), is of a kind that
+    is not for photographs, has tens of millions of pixels, is damaged, or its first scan does not begin in `head`.
+
+    Source: ITU-T T.81 (1992), annex B.
+    """
+    if not head.startswith(b"\xff\xd8\xff"):
+        return None
+    at, size = 2, None
+    while at + 10 <= len(head):
+        kind, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
+        if head[at] != 0xFF or length < 2:
+            return None
+        if kind == 0xDA:  # a scan: what comes now are pixels
+            return size
+        if kind in (0xC0, 0xC1, 0xC2) and size is None:  # a frame: baseline, extended, progressive
+            bits, channels = head[at + 4], head[at + 9]
+            height, width = (int.from_bytes(head[k : k + 2], "big") for k in (at + 5, at + 7))
+            if bits != 8 or channels not in (1, 3, 4) or not 0 < width * height <= _LARGE:
+                return None
+            size = (width, height)
+        elif kind not in (0xC4, 0xDB, 0xDD, 0xFE) and not (0xE0 <= kind <= 0xEF and kind != 0xE1):
+            return None  # not tables, comments or the data of applications, or a second frame
+        at += 2 + length
+    return None
 
 
 def load_image(path: str | os.PathLike[str], upright: bool = True) -> Tensor:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tqdm import tqdm
 
 from ssdlib.data.images import load_thumbnail
+from ssdlib.data.threads import in_threads
 
 THRESHOLD = 10  # bits of 64 in which two hashes may differ
 ALIKE = 0.7  # least correlation of the small gray pictures: a hash alone takes some strangers for twins
@@ -56,8 +55,7 @@ def look(paths: Sequence[tuple[Path, bool]], progress: bool = True) -> Look:
         norm = np.linalg.norm(pixels)
         return difference_hash(gray), pixels / norm if norm else pixels, hashlib.sha256(path.read_bytes()).digest()
 
-    with ThreadPoolExecutor(4) as pool:  # decoders let other threads run
-        found = list(tqdm(pool.map(one, paths), "looking", len(paths), unit="image", disable=not progress))
+    found = list(in_threads(one, paths, "looking", progress))
     return Look(
         np.array([bits for bits, _, _ in found], dtype=np.bool_).reshape(-1, 64),
         np.array([pixels for _, pixels, _ in found], dtype=np.float16).reshape(-1, _SIDE**2),

@@ -89,7 +89,7 @@ def open_dataset(
         if part.classes != first.classes:  # the same in another order
             parts[number] = opened(folder, first.classes)
     dataset = JoinedDataset([first, *parts]) if parts else first
-    if not any(len(image.boxes) for image in dataset._images):
+    if not len(dataset._images.boxes):
         message = f"{', '.join(map(str, folders))}: no object is annotated in the set {image_set!r}"
         if classes is None:
             raise ValueError(f"{message}; there is nothing to learn")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ssdlib.data.files import cache_folder
 from ssdlib.data.synthetic import make_toy_voc
 
 
@@ -17,9 +18,8 @@ def sample_root() -> Path:
     committed = Path(__file__).resolve().parents[2] / "data" / "sample"
     if (committed / "toy.json").is_file():
         return committed
-    cache = Path(os.environ.get("SSDLIB_CACHE") or Path.home() / ".cache" / "ssdlib").expanduser()
-    cache.mkdir(parents=True, exist_ok=True)
-    return make_sample(cache / "sample", overwrite=True)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    return make_sample(cache_folder() / "sample", overwrite=True)
 
 
 def make_sample(root: str | os.PathLike[str], overwrite: bool = False) -> Path:

@@ -13,8 +13,9 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from ssdlib.data.annotated import AnnotatedDataset, AnnotatedImage
+from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.data.annotations import summarize
+from ssdlib.data.columns import AnnotatedImage
 from ssdlib.data.images import load_thumbnail
 from ssdlib.data.names import printable
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from ssdlib.data.annotated import (
     AnnotatedDataset,
-    AnnotatedImage,
     Transform,
     Unknown,
     annotated_image,
     check_classes,
+    labels_of,
     oriented,
 )
 from ssdlib.data.annotations import Annotation, Finding, clean_box, read_annotation
+from ssdlib.data.columns import AnnotatedImage, ImageTable
+from ssdlib.data.index import Contents, indexed
 from ssdlib.data.names import check_file_name
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -72,11 +74,19 @@ class VOCDataset(AnnotatedDataset):
     ) -> None:
         self.root = Path(root)
         self.image_set = image_set
-        ids = read_image_set(self.root, image_set)
-        annotations = {i: read_annotation(annotation_path(self.root, i)) for i in dict.fromkeys(ids)}
-        names = find_classes(self.root, annotations) if classes is None else check_classes(classes)
-        images = [voc_image(self.root, i, annotations[i], names, one_based, unknown) for i in ids]
-        images = images if keep_difficult else [image.without_difficult() for image in images]
+        given = None if classes is None else check_classes(classes)
+
+        def read() -> Contents:
+            ids = read_image_set(self.root, image_set)
+            annotations = {i: read_annotation(annotation_path(self.root, i)) for i in dict.fromkeys(ids)}
+            labels = labels_of(find_classes(self.root, annotations) if given is None else given)
+            images = ImageTable.of(voc_image(self.root, i, annotations[i], labels, one_based, unknown) for i in ids)
+            sets = [image_set] if given is not None else image_set_names(self.root)
+            return Contents(images, tuple(labels), list(_sources(self.root, sets)))
+
+        asked = {"layout": "voc", "classes": given, "one_based": one_based, "unknown": unknown}
+        images, names = indexed(self.root, image_set, asked, read)
+        images = images if keep_difficult else images.without_difficult()
         super().__init__(images, names, transform=transform)
         self._warn_of_findings(f"{self.root}, set {image_set!r}")
 
@@ -154,30 +164,47 @@ def find_classes(root: Path, known: Mapping[str, Annotation] | None = None) -> t
     return tuple(sorted(names))
 
 
+def _sources(root: Path, sets: Sequence[str]) -> Iterator[Path]:
+    """Files that decide what some image sets of a folder are, and the folders in which others would.
+
+    The images are not among them.
+    """
+    ids = {image_id for image_set in sets for image_id in read_image_set(root, image_set)}
+    annotations = {annotation_path(root, image_id) for image_id in ids}
+    yield from (path for path in annotations if path.exists())
+    yield from (root / "ImageSets" / "Main" / f"{image_set}.txt" for image_set in sets)
+    yield from {root / "ImageSets" / "Main", *(path.parent for path in annotations if path.parent.is_dir())}
+    folders = {(root / "JPEGImages" / image_id).parent for image_id in ids}
+    yield from {root / "JPEGImages", *(folder for folder in folders if folder.is_dir())}
+
+
 def voc_image(
     root: Path,
     image_id: str,
     annotation: Annotation,
-    classes: Sequence[str],
+    labels: Mapping[str, int],
     one_based: bool,
     unknown: Unknown,
 ) -> AnnotatedImage:
-    """Find the image of an annotation and clean its boxes. Raises as :class:`VOCDataset` does."""
+    """Find the image of an annotation and clean its boxes; `labels` are those of the classes.
+
+    Raises as :class:`VOCDataset` does.
+    """
     path = annotation_path(root, image_id)
     file = path.relative_to(root).as_posix()
     image_path = _image_path(root, image_id, annotation)
     size, upright, findings = oriented(file, image_path, annotation.size, "<size>")
     objects = []
     for index, item in enumerate(annotation.objects):
-        if item.name not in classes:
+        if item.name not in labels:
             if unknown == "error":
-                raise ValueError(f"{path}, object {index}: class {item.name!r} is not among {list(classes)}")
+                raise ValueError(f"{path}, object {index}: class {item.name!r} is not among {list(labels)}")
             findings.append(Finding(file, index, "unknown class", "refused", item.name))
             continue
         box, notes = clean_box(item.corners, size, one_based)
         findings.extend(Finding(file, index, *note) for note in notes)
         if box is not None:
-            objects.append((box, classes.index(item.name) + 1, item.difficult))
+            objects.append((box, labels[item.name], item.difficult))
     return annotated_image(image_id, image_path, size, upright, objects, findings)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -135,6 +135,17 @@ def from_first(value: _Item) -> _Item:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def in_turn(read: Callable[[], _Item]) -> _Item:
+    """What `read` gives, in every process: first in rank 0, so that the others find what it keeps in files."""
+    if rank() == 0:
+        try:
+            return read()
+        finally:
+            barrier()
+    barrier()
+    return read()
 
 
 def barrier() -> None:

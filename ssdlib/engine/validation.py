@@ -48,7 +48,7 @@ class Validation:
             raise ValueError(f"every must be at least 1, got {self.every}")
         if len(self.dataset) == 0:
             raise ValueError("no images to validate on")
-        if isinstance(self.dataset, AnnotatedDataset) and all(r.difficult.all() for r in self.dataset._images):
+        if isinstance(self.dataset, AnnotatedDataset) and self.dataset._images.difficult.all():
             raise ValueError("the validation images hold no object that counts: no mAP can be measured on them")
 
     def measure(self, model: SSD, workers: int = 0) -> dict[str, float]:

@@ -17,6 +17,7 @@ from support.coco_folder import annotation, image, write_coco
 from support.voc_folder import object_xml, write_voc
 
 from ssdlib.data import CocoDataset, DataWarning, VOCDataset, check_dataset, open_dataset
+from ssdlib.data import coco as coco_module
 from ssdlib.data.annotations import clean_box
 from ssdlib.data.coco import clean_bbox
 
@@ -129,6 +130,53 @@ def test_sizes_and_rotation_follow_the_rules_of_voc(tmp_path: Path):
 
 
 # ---- boxes -----------------------------------------------------------------------------------------------------
+
+
+OUTLINES: list[Any] = [
+    [[1.5, 2, 3e1, -4, 5, 6]],
+    [[1, 2], [3, 4]],
+    [],
+    {"counts": [1, 2, 3], "size": [30, 40]},
+    {"counts": "ab}", "size": [30, 40]},
+    None,
+    'a "text": [1]',
+]
+
+
+@pytest.mark.parametrize("piece", [1, 7, 2**24])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_outlines_are_passed_over(
+    root: Path, monkeypatch: pytest.MonkeyPatch, piece: int, first: bool, indent: int | None
+):
+    boxes = [[1, 2, 3.5, 4], [1.25, 2.5, 3, 4], [1, 2, 3, 400], [math.nan, 1, 2, 3], [1], None, [1, 2, 3]]
+    plain = [annotation(k, 1, 3, bbox) for k, bbox in enumerate(boxes)]
+    names = [{"id": 3, "name": 'cat "segmentation": [1, 2]'}]
+    write_coco(root, "train", [image(1)], plain, names)
+    with pytest.warns(DataWarning):
+        expected = CocoDataset(root, "train")
+    content = json.loads((root / "annotations" / "instances_train.json").read_text())
+    for entry, outline in zip(content["annotations"], OUTLINES, strict=True):
+        rest = dict(entry)
+        entry.clear()
+        entry.update({"segmentation": outline, **rest} if first else {**rest, "segmentation": outline})
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content, indent=indent))
+    monkeypatch.setattr(coco_module, "_PIECE", piece)
+    with pytest.warns(DataWarning):
+        dataset = CocoDataset(root, "train")
+    assert dataset.classes == expected.classes == ('cat "segmentation": [1, 2]',)
+    assert dataset.findings == expected.findings
+    assert dataset.target(0)["boxes"].tolist() == expected.target(0)["boxes"].tolist()
+    text = coco_module._text_of(root / "annotations" / "instances_train.json")
+    assert "30" not in text.split('"annotations"')[1].split("}")[0]  # an outline was cut, and not only not used
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_other_encodings_of_json(root: Path, encoding: str):
+    file = root / "annotations" / "instances_train.json"
+    expected = CocoDataset(root, "train")
+    file.write_text(file.read_text(), encoding=encoding)
+    assert CocoDataset(root, "train").ids == expected.ids
 
 
 def test_findings(root: Path):

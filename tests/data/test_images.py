@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import io
 import struct
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
 from torchvision.transforms.functional import pil_to_tensor
 
-from ssdlib.data.images import load_image, read_header
+from ssdlib.data.images import jpeg_size, load_image, read_header
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -205,3 +210,65 @@ def test_pixels_without_a_known_white_are_refused_not_made_black(tmp_path: Path,
     )
     with pytest.raises(ValueError, match=rf"a\.tif: cannot be decoded: its pixels are {kind} numbers"):
         load_image(path)
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "optimised": {"optimize": True, "quality": 20},
+    "restarts": {"restart_marker_blocks": 2},
+    "a comment": {"comment": b"a comment"},
+    "a profile": {"icc_profile": b"a profile of colours"},
+    "full colours": {"subsampling": 0},
+}
+
+
+def jpeg(mode: str = "RGB", size: tuple[int, int] = (123, 45), **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise(size, 60).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_the_size_of_a_plain_jpeg_is_what_pillow_reads(mode: str, kind: str):
+    content = jpeg(mode, **JPEGS[kind])
+    assert jpeg_size(content[:8192]) == (123, 45)
+    scan = content.index(b"\xff\xda")
+    for length in range(scan + 1):  # a head that ends before the pixels is for Pillow to judge
+        assert jpeg_size(content[:length]) is None
+
+
+def test_what_is_not_plain_is_left_to_pillow(tmp_path: Path):
+    turned = save_turned(tmp_path / "turned.jpg", 6).read_bytes()
+    assert jpeg_size(turned) is None
+    assert jpeg_size(save_turned(tmp_path / "a.png", 1).read_bytes()) is None
+    assert jpeg_size(b"") is jpeg_size(b"\xff\xd8\xff" + bytes(100)) is None
+    content = jpeg()
+    frame = content.index(b"\xff\xc0")
+    for place, value in ((1, 0xC3), (1, 0xC9), (4, 12), (9, 2)):  # lossless, arithmetic, 12 bits, two channels
+        other = bytearray(content)
+        other[frame + place] = value
+        assert jpeg_size(bytes(other)) is None
+    for sides in (b"\0\0\0\x10", b"\x27\x10\x27\x10"):  # nothing, and a hundred million pixels
+        assert jpeg_size(content[: frame + 5] + sides + content[frame + 9 :]) is None
+    twice = content[:frame] + content[frame : frame + 19] + content[frame:]
+    assert jpeg_size(twice) is None
+
+
+@given(place=st.integers(0, 700), value=st.integers(0, 255))
+def test_a_damaged_jpeg_has_the_size_that_pillow_reads(place: int, value: int):
+    damaged = bytearray(PLAIN)
+    damaged[place % len(damaged)] = value
+    size = jpeg_size(bytes(damaged))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(damaged), formats=("JPEG",)) as image:
+                expected = image.size
+    except Exception:  # errors of nearly every kind; what cannot be opened is found when it is decoded
+        return
+    assert size in (None, expected)
+
+
+PLAIN = jpeg()

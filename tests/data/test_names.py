@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssdlib.data import names
 from ssdlib.data.names import check_file_name, check_name, printable, said, shown
 
 HARMFUL = {
@@ -78,6 +80,20 @@ def test_whatever_is_printed_is_one_clean_line(text: str):
     line.encode("utf-8")
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in line)
     assert printable(line) == line
+
+
+@given(name=st.text(alphabet="aZ_9-./\\: ", max_size=8) | st.integers(250, 260).map("x".__mul__))
+def test_the_short_way_for_plain_names_is_that_of_the_rules(name: str):
+    def outcome() -> str:
+        try:
+            return check_file_name(name, "the file")
+        except ValueError as error:
+            return f"refused: {error}"
+
+    short = outcome()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(names, "_PLAIN", re.compile("(?!)"))  # matches nothing
+        assert outcome() == short
 
 
 def test_values_in_messages_are_short():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ def images() -> Images:
     return Images([*sample.items[:2], empty_item(), *sample.items[3:]], sample.classes)
 
 
+def first_to_make(path: Path) -> bool:
+    """Whether a file was not there yet; then it is, after a while."""
+    if path.exists():
+        return False
+    time.sleep(0.5)
+    path.touch(exist_ok=False)
+    return True
+
+
 def stop_in_the_third(_model: SSD, line: dict[str, float]) -> dict[str, float]:
     if line["epoch"] == 3:
         raise InterruptedError
@@ -82,9 +92,13 @@ def work(out: Path) -> dict[str, Any]:
     with suppress(InterruptedError):
         train(CONFIG, images(), out / "stopped", progress=False, save_every=2, after_epoch=stop_in_the_third)
     train(CONFIG, images(), out / "stopped", progress=False, resume=True)
+    made = processes.in_turn(lambda: first_to_make(out / "once"))
+    with suppress(ZeroDivisionError):
+        processes.in_turn(lambda: 1 / 0)  # in each of them: nobody waits for one that failed
     detections, targets = detect_dataset(demo_model(), images(), batch_size=2, progress=False, min_score=0.5)
     return {
         "rank": rank(),
+        "made": made,
         "world_size": world_size(),
         "total": all_reduce_sum(torch.tensor([1.0, rank()])).tolist(),
         "gathered": [gather([10 * i for i in processes.share_of(n)], n) for n in (0, 1, 5)],
@@ -144,6 +158,7 @@ def test_every_image_is_detected_once_in_every_process(alone: tuple[Path, Any], 
 @pytest.mark.slow
 def test_the_processes_know_each_other(together: tuple[Path, Any]):
     assert [(two["rank"], two["world_size"]) for two in together[1]] == [(0, 2), (1, 2)]
+    assert [two["made"] for two in together[1]] == [True, False]
     for two in together[1]:
         assert two["total"] == [2.0, 1.0]
         assert two["gathered"] == [[], [0], [0, 10, 20, 30, 40]]

@@ -350,6 +350,17 @@ def test_the_memory_of_a_long_video(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_a_large_set_is_opened_twice(tmp_path: Path):
+    importlib.import_module("opening").main(images=2_000, boxes=3_000, points=5, folder=tmp_path, results=tmp_path)
+    record = json.loads((tmp_path / "opening.json").read_text())
+    first, second = record["rows"]
+    assert (first["time"], second["time"]) == ("first", "second")
+    assert 0 < second["seconds"] < first["seconds"]  # by the index: the folder is gone, the record is there
+    assert first["peak_mb"] >= first["imports_mb"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["opening.json"]
+
+
+@pytest.mark.slow
 def test_a_server_under_load(tmp_path: Path):
     """Whatever comes between, each request gets the answer of its own photograph."""
     pytest.importorskip("litserve")

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ssdlib.data.annotated import AnnotatedImage, annotated_image, oriented
+from ssdlib.data.annotated import annotated_image, oriented
 from ssdlib.data.annotations import Box, Finding, Note, clean_box
+from ssdlib.data.columns import AnnotatedImage
 from ssdlib.data.names import check_name, printable
 
 IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif", ".heic"}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssdlib.data.annotated import ALL, AnnotatedDataset, AnnotatedImage, Transform, check_classes
+from ssdlib.data.annotated import ALL, AnnotatedDataset, Transform, check_classes
+from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.formats.collecting import (
     Collector,
     ImageFiles,
@@ -68,8 +69,8 @@ class OpenImagesDataset(AnnotatedDataset):
             raise FileNotFoundError(f"{root} has no image set {image_set!r}; it has {', '.join(names) or 'none'}")
         source = read_openimages(_tables(self.root), self.root, ImageFiles(self.root))
         members = range(len(source.images)) if image_set == ALL else source.sets.get(image_set, [])
-        images = [_named(source.images[i], source.classes, classes) for i in members]
-        images = images if keep_difficult else [image.without_difficult() for image in images]
+        images = ImageTable.of(_named(source.images[i], source.classes, classes) for i in members)
+        images = images if keep_difficult else images.without_difficult()
         super().__init__(images, source.classes if classes is None else check_classes(classes), transform=transform)
         self.findings += tuple(source.findings)
         self._warn_of_findings(f"{self.root}, set {image_set!r}")
