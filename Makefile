@@ -7,7 +7,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test check fuzz lint browser pdf notebooks student colab lab constraints clean distclean
+.PHONY: help book test check fuzz gpu lint browser pdf notebooks student colab lab constraints clean distclean
 
 PYTHON ?= python3
 VENV := .venv
@@ -63,6 +63,11 @@ lint: $(INSTALLED)
 MINUTES ?= 10
 fuzz: $(INSTALLED) ## Throw hostile input at the package for MINUTES=10, each time other cases
 	$(BIN)/python tests/fuzz/run.py --minutes $(MINUTES) --seed $$(date +%s)
+
+CELLS ?= data/BCCD
+ONLY ?=
+gpu: $(INSTALLED) ## Measure all that wants a GPU, in parts of 9 minutes that go on (ONLY=smoke,latency for some)
+	$(BIN)/python benchmarks/gpu.py --workers "$$(nproc)" --only "$(ONLY)" $(if $(wildcard $(CELLS)),--cells $(CELLS))
 
 pdf: book browser ## Print the book to _build/ssd-from-scratch.pdf
 	$(BIN)/python tools/print_book.py

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from gpu import Photographs
+from gpu_parts.work import Photographs
 from record import RESULTS, circumstances, write_record
 
 from ssdlib.data.transforms import Augmentation

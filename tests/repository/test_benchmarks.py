@@ -185,25 +185,6 @@ def test_growth(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_gpu_on_a_cpu(tmp_path: Path):
-    gpu = importlib.import_module("gpu")
-    gpu.main(name="small", device="cpu", workers=0, batch_size=2, small=True, results=tmp_path, **GPU_DEFAULTS)
-    record = json.loads((tmp_path / "small.json").read_text())
-    assert [(row["side"], row["source"], row["augmented"]) for row in record["training"]] == [
-        *(("ssdlib", source, where) for source in ("JPEG files", "memory") for where in ("loader", "device")),
-        ("torchvision, float32", "memory", "loader"),
-        ("torchvision, bfloat16", "memory", "loader"),
-    ]
-    assert all(row["images_per_second"] > 0 and 0 <= row["waiting"] <= 1 for row in record["training"])
-    assert [row["batch"] for row in record["inference"]] == [1, 1, 1, 2, 2, 2]
-    # Backwards, a layer computes twice what it computes forward (that of grouped convolutions is counted as more).
-    assert record["limits"]["training_flop"] > 2.5 * record["limits"]["forward_flop"] > 0
-
-
-GPU_DEFAULTS: dict[str, Any] = {"data": None, "image_set": "trainval", "steps": 1, "compile_network": False}
-
-
-@pytest.mark.slow
 def test_single_steps_give_what_they_replace():
     steps = importlib.import_module("steps")
     pairs = [pair for pair, _ in zip(steps.steps(small=True), range(5), strict=False)]  # those before the network
