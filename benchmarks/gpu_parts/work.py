@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlib.data import load_image
 from ssdlib.engine import processes
-from ssdlib.engine.compiling import compiled
+from ssdlib.engine.compiling import compiled, compiled_losses
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.device_training import device_training_loop
 from ssdlib.engine.loading import Batches, TrainingImages, endless, make_loader
@@ -174,10 +174,11 @@ def steps_of_a_run(
     batches = Batches(len(dataset), config.batch_size, config.seed)
     model = model.to(device).to(memory_format=in_memory(config.memory_format))
     network = compiled(model, config) if config.compile else model
+    losses = compiled_losses(model, config) if config.compile else processes.shared_losses
     state, waited = TrainState.start(model, config), Progress()
     stream = timed_batches(endless(make_loader(images, batches, workers, device), batches, 0), waited)
     loop = device_training_loop if device.type in processes.ON_DEVICE else training_loop
-    return loop(state, stream, config, network=network, losses=processes.shared_losses), waited
+    return loop(state, stream, config, network=network, losses=losses), waited
 
 
 def train_on(

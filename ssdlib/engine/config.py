@@ -32,7 +32,8 @@ class TrainConfig(Hyperparameters):
         freeze: parts of the network that do not learn, separated by commas: "early", the first layers of the backbone
             (`ssdlib.zoo.transfer.early_parts`); "backbone"; or names such as "backbone.stages.0,backbone.stages.1".
         patience: end the run after so many validations without a better mAP; 0 never ends it early.
-        compile: let torch.compile make the network faster; it needs a C++ compiler, and some minutes at the start.
+        compile: let torch.compile make the network faster, and on a GPU the loss; it needs a C++ compiler, and some
+            minutes at the start.
 
     Raises:
         ValueError: if a value is out of its range; the message names it.

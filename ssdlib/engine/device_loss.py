@@ -8,7 +8,7 @@ value that `ssdlib.loss` gives it (tested).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -112,15 +112,43 @@ def device_sums(
     negatives_per_positive: int = 3,
     variances: Variances = VARIANCES,
     activation: Activation = "softmax",
+    of_matched: Callable[..., LossSums] | None = None,
 ) -> LossSums:
-    """As `ssdlib.loss.multibox_sums`, with the same arguments but for the targets, which were checked before."""
-    offsets, logits, priors_cxcywh = offsets.float(), logits.float(), priors_cxcywh.float()
+    """As `ssdlib.loss.multibox_sums`, with the same arguments but for the targets, which were checked before.
+
+    `of_matched` is `matched_sums`, compiled.
+    """
+    priors_cxcywh = priors_cxcywh.float()
     matched = match_padded(targets, priors_cxcywh, threshold)  # (N, P)
-    positive = matched != UNMATCHED
     which = matched.clamp(min=0)
-    labels = targets.labels.gather(1, which) * positive  # (N, P)
-    boxes = xyxy_to_cxcywh(targets.boxes.float().gather(1, which[..., None].expand(-1, -1, 4)))  # (N, P, 4)
-    boxes = torch.where(positive[..., None], boxes, priors_cxcywh)  # of no object, the prior: its logarithm is 0
+    labels = targets.labels.gather(1, which) * (matched != UNMATCHED)  # (N, P)
+    boxes = targets.boxes.float().gather(1, which[..., None].expand(-1, -1, 4))  # (N, P, 4)
+    return (of_matched or matched_sums)(
+        offsets, logits, labels, boxes, priors_cxcywh, negatives_per_positive, variances, activation
+    )
+
+
+def matched_sums(
+    offsets: Tensor,
+    logits: Tensor,
+    labels: Tensor,
+    boxes_xyxy: Tensor,
+    priors_cxcywh: Tensor,
+    negatives_per_positive: int = 3,
+    variances: Variances = VARIANCES,
+    activation: Activation = "softmax",
+) -> LossSums:
+    """The losses when each prior has its object: the part of `device_sums` whose shapes are always the same.
+
+    Args:
+        offsets, logits, priors_cxcywh, negatives_per_positive, variances, activation: as for `multibox_sums`.
+        labels: (N, P) int64, 0 where a prior is background.
+        boxes_xyxy: (N, P, 4) of their objects; of background, anything that is finite.
+    """
+    offsets, logits = offsets.float(), logits.float()
+    positive = labels > 0
+    # Of no object, the prior: its logarithm is 0.
+    boxes = torch.where(positive[..., None], xyxy_to_cxcywh(boxes_xyxy), priors_cxcywh)
     # As `encode`, which would ask whether a box is empty.
     centres = (boxes[..., :2] - priors_cxcywh[:, :2]) / priors_cxcywh[:, 2:] / variances[0]
     wanted_offsets = torch.cat((centres, torch.log(boxes[..., 2:] / priors_cxcywh[:, 2:]) / variances[1]), dim=-1)

@@ -98,17 +98,23 @@ ON_DEVICE = ("cuda", "meta")
 """Devices whose loss is `device_sums`; "meta" has shapes and no numbers, and refuses whatever asks for one."""
 
 
-def shared_losses(model: Any, images: Tensor, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def shared_losses(
+    model: Any,
+    images: Tensor,
+    targets: Sequence[Mapping[str, Tensor]],
+    of_matched: Callable[..., LossSums] | None = None,
+) -> dict[str, Tensor]:
     """As `ssdlib.training.ssd_losses`, for a batch that the processes share.
 
     Each loss has the value of the whole batch, the same in every process, and the gradient of this process's images,
     times the number of processes: `shared` averages the gradients, and the loss of the whole batch is a sum.
+    `of_matched` is for `device_sums`.
     """
     offsets, logits = model(images)
     sums: LossSums
     if images.device.type in ON_DEVICE:
         padded = pad_targets(targets, logits.shape[-1], images.device)
-        sums = device_sums(offsets, logits, padded, model.priors, activation=model.activation)
+        sums = device_sums(offsets, logits, padded, model.priors, activation=model.activation, of_matched=of_matched)
     else:
         sums = multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
     positives = all_reduce_sum(sums.num_positives).clamp(min=1)

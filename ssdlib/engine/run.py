@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ssdlib.data import DataWarning
 from ssdlib.data.files import space_for
 from ssdlib.engine import processes, run_folder
-from ssdlib.engine.compiling import compiled
+from ssdlib.engine.compiling import compiled, compiled_losses
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.device_training import device_training_loop
 from ssdlib.engine.loading import (
@@ -140,6 +140,7 @@ def train(
         average = copy.deepcopy(model).eval()
         model = processes.with_shared_statistics(model, device)
         network = processes.shared(compiled(model, config) if config.compile else model, device)
+        losses = compiled_losses(model, config) if config.compile else processes.shared_losses
         average.load_state_dict(model.state_dict())  # the weights of rank 0
         state = TrainState.start(model, config)
         state.average = average
@@ -194,7 +195,7 @@ def train(
         ):
             stream = timed(endless(loader, batches, state.step), so_far)
             loop = device_training_loop if device.type in processes.ON_DEVICE else training_loop
-            steps = loop(state, stream, config, network=network, losses=processes.shared_losses)
+            steps = loop(state, stream, config, network=network, losses=losses)
             while not ended():
                 place, epoch = state.step % len(batches), state.step // len(batches) + 1
                 try:

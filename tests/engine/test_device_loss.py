@@ -12,7 +12,7 @@ from support.strategies import targets as target_strategy
 from torch import Tensor, nn
 
 from ssdlib.boxes import cxcywh_to_xyxy
-from ssdlib.engine.device_loss import PaddedTargets, device_sums, match_padded, pad_targets
+from ssdlib.engine.device_loss import PaddedTargets, device_sums, match_padded, matched_sums, pad_targets
 from ssdlib.engine.processes import shared_losses
 from ssdlib.loss import multibox_sums
 from ssdlib.matching import UNMATCHED, match
@@ -125,6 +125,25 @@ def test_one_graph_without_a_question():
     for ours in (whole, exported):
         for a, b in zip(ours, wanted, strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_the_part_of_fixed_shapes_is_one_graph_for_any_number_of_objects():
+    """Compiled once: not anew for another room."""
+    compilations = 0
+
+    def counted(graph: Any, _inputs: Any) -> Any:
+        nonlocal compilations
+        compilations += 1
+        return graph.forward
+
+    compiled = torch.compile(matched_sums, fullgraph=True, backend=counted)
+    for objects in (1, 9, 30):
+        padded = pad_targets([scene(objects, objects), EMPTY], CLASSES, CPU)
+        arguments = (*predictions(3, 2, len(FEW)), padded, FEW)
+        ours, wanted = device_sums(*arguments, of_matched=compiled), device_sums(*arguments)
+        for a, b in zip(ours, wanted, strict=True):
+            torch.testing.assert_close(a, b)
+    assert compilations == 1
 
 
 def test_the_step_of_a_run_asks_nothing():

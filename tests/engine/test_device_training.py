@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
@@ -290,3 +291,28 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(
     rest = train(config, sample, tmp_path / "stopped", progress=False, resume=True)
     assert log_of(tmp_path / "stopped") == log_of(tmp_path / "whole")
     assert same_weights(rest, whole)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+@pytest.mark.parametrize("works", [True, False])
+def test_a_compiled_run_as_on_a_gpu(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool):
+    """Network and loss are compiled; where that fails, the run is the same without."""
+    config = replace(QUICK, iterations=4, seed=1)
+    usual = train(config, sample, tmp_path / "usual", progress=False)
+    compiled: list[Any] = []
+    real = torch.compile
+
+    def compile_(what: Any, **options: Any) -> Any:
+        compiled.append(what)
+        return real(what, backend="eager" if works else fails, **options)
+
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    with contextlib.nullcontext() if works else pytest.warns(UserWarning, match="torch.compile does not work") as told:
+        model = train(replace(config, compile=True), sample, tmp_path / "compiled", progress=False)
+    assert works or len(told) == 2
+    assert [type(what).__name__ for what in compiled] == ["SSD", "function"]
+    assert log_of(tmp_path / "compiled") == log_of(tmp_path / "usual")
+    assert same_weights(model, usual)
