@@ -11,12 +11,21 @@ import typer
 
 from ssdlib.cli.common import clear_errors, example, printable
 from ssdlib.cli.outputs import require_ending, require_outside, require_writable, some_path
-from ssdlib.data import check_dataset, convert_dataset, make_sheet, make_toy_voc, open_dataset, split_dataset
+from ssdlib.data import (
+    check_dataset,
+    convert_dataset,
+    make_sheet,
+    make_toy_voc,
+    open_dataset,
+    split_dataset,
+    write_shards,
+)
 from ssdlib.data.download import VOC_ARCHIVES, download_voc
 from ssdlib.data.files import write_text
 from ssdlib.data.formats.detecting import FORMATS
 from ssdlib.data.near_duplicates import THRESHOLD
 from ssdlib.data.opening import choose_set
+from ssdlib.data.shards import PER_SHARD
 from ssdlib.data.sheet import ORDERS
 
 app = typer.Typer(help="Make, download, convert and check data sets.", no_args_is_help=True)
@@ -170,6 +179,33 @@ def split(
             root, val=val, test=test, seed=seed, image_set=image_set, threshold=threshold, by=by, overwrite=force
         )
     typer.echo(printable(done.text()))
+
+
+@app.command(
+    epilog=example(
+        "ssd data shard data/coco --image-set train2017 --to data/shards",
+        "ssd train --data data/shards --image-set train2017 --out runs/coco",
+    )
+)
+def shard(
+    root: Annotated[
+        Path, typer.Argument(help="Folder in the VOC or the COCO layout.", metavar="FOLDER", parser=some_path)
+    ],
+    to: Annotated[Path, typer.Option(help="Folder for the tar files.", metavar="SHARDS", parser=some_path)],
+    image_set: Annotated[str | None, typer.Option(help="The set; by default all, or the only one there is.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="The most images of a tar file.")] = PER_SHARD,
+) -> None:
+    """Write an image set as tar files in the layout of WebDataset, for disks that are slow with many small files.
+
+    `ssd train` and `ssd evaluate` take the folder SHARDS as they take FOLDER, with the same batches: a run on the files
+    can go on with the shards. Any program for WebDataset reads them; the sets of one folder can be written one by one.
+    """
+    with clear_errors():
+        require_outside(to, [root])
+        name = choose_set(root, image_set)
+        written = write_shards(open_dataset(root, name), to, name, images)
+    size = sum(path.stat().st_size for path in written) / 1e6
+    typer.echo(f"{len(written)} tar files of {name!r}, {size:.1f} MB: {to}")
 
 
 @app.command(

@@ -12,6 +12,7 @@ from ssdlib.data.formats.openimages import OpenImagesDataset
 from ssdlib.data.images import load_image
 from ssdlib.data.opening import JoinedDataset, open_dataset
 from ssdlib.data.sample import sample_root
+from ssdlib.data.shards import ShardDataset, write_shards
 from ssdlib.data.sheet import Sheet, make_sheet
 from ssdlib.data.split import Split, split_dataset
 from ssdlib.data.synthetic import TOY_CLASSES, make_toy_voc
@@ -27,6 +28,7 @@ __all__ = [
     "JoinedDataset",
     "OpenImagesDataset",
     "Report",
+    "ShardDataset",
     "Sheet",
     "Split",
     "VOCDataset",
@@ -40,4 +42,5 @@ __all__ = [
     "open_dataset",
     "sample_root",
     "split_dataset",
+    "write_shards",
 ]

@@ -41,6 +41,8 @@ class AnnotatedDataset(Dataset[Any]):
         transform: called as `transform(image, target)`, returns what `dataset[i]` returns.
     """
 
+    crowds = False  # whether its difficult objects are boxes around many objects, which are nothing to learn
+
     def __init__(
         self, images: Sequence[AnnotatedImage], classes: tuple[str, ...], *, transform: Transform | None = None
     ) -> None:

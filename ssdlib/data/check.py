@@ -19,7 +19,7 @@ from ssdlib.data.annotated import check_classes, labels_of
 from ssdlib.data.annotations import Annotation, Finding, read_annotation, summarize
 from ssdlib.data.coco import coco_image, coco_set_names, instances_path, read_instances
 from ssdlib.data.columns import AnnotatedImage, ImageTable
-from ssdlib.data.images import load_image
+from ssdlib.data.images import load_image, read_file
 from ssdlib.data.names import printable
 from ssdlib.data.near_duplicates import groups_of, look
 from ssdlib.data.threads import in_threads
@@ -239,7 +239,7 @@ def _read_whole(item: tuple[str, Callable[[], AnnotatedImage]]) -> tuple[Annotat
     try:
         image = read()
         load_image(image.image_path, image.upright)
-        digest = hashlib.sha256(image.image_path.read_bytes()).digest()
+        digest = hashlib.sha256(read_file(image.image_path)).digest()
     except (OSError, ValueError) as error:
         return str(error)
     return image._replace(image_id=image_id), digest

@@ -98,6 +98,8 @@ class CocoDataset(AnnotatedDataset):
             read; the class list has duplicates; or a class is unknown. The message names the file and the value.
     """
 
+    crowds = True
+
     def __init__(
         self,
         root: str | os.PathLike[str],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -18,6 +20,7 @@ _TIFF_SIZE = (0x0100, 0x0101)  # tags of the width and height
 _BACK = {**EXIF_TURNS, 6: EXIF_TURNS[8], 8: EXIF_TURNS[6]}  # the other turns undo themselves
 _HEAD = 2**13  # bytes of a file in which a plain JPEG says its size
 _LARGE = 50_000_000  # pixels, from which on Pillow is asked, which knows what is too many
+_IN_SHARD = re.compile(r"(.*\.tar)[/\\](\d{1,15})\+(\d{1,9})[/\\][^/\\]+")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 
 
@@ -39,8 +42,8 @@ def read_header(path: str | os.PathLike[str]) -> ImageHeader:
         FileNotFoundError: there is no such file.
         ValueError: it is not an image; the message names it.
     """
-    with suppress(OSError), open(path, "rb", buffering=0) as file:
-        size = jpeg_size(file.read(_HEAD))
+    with suppress(OSError):
+        size = jpeg_size(read_file(path, _HEAD))
         if size is not None:
             return ImageHeader(size, size, False)
     with _opened(path, "read as an image") as image:
@@ -79,6 +82,57 @@ def jpeg_size(head: bytes) -> tuple[int, int] | None:
             return None  # not tables, comments or the data of applications, or a second frame
         at += 2 + length
     return None
+
+
+class _Place(NamedTuple):
+    """Where an image lies in a shard: the tar file, the bytes before it, and its own."""
+
+    shard: str
+    start: int
+    length: int
+
+
+def _place(path: str | os.PathLike[str]) -> _Place | None:
+    found = _IN_SHARD.fullmatch(os.fspath(path)) if ".tar" in os.fspath(path) else None
+    return _Place(found[1], int(found[2]), int(found[3])) if found and os.path.isfile(found[1]) else None
+
+
+def file_of(path: str) -> str:
+    """The file in which an image lies: itself, or the shard of a place in one, as :func:`read_file` takes it."""
+    place = _place(path)
+    return path if place is None else place.shard
+
+
+def file_length(path: str | os.PathLike[str]) -> int:
+    """How many bytes :func:`read_file` gives."""
+    place = _place(path)
+    return os.stat(path).st_size if place is None else place.length
+
+
+def read_file(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """The bytes of an image file, or of one in a shard, such as FOLDER/train-000000.tar/1536+20480/000000012.jpg.
+
+    The numbers are the bytes before it in the tar file, and its own. Every function that takes the path of an image
+    takes such a place, too.
+
+    Args:
+        path: the file or the place.
+        most: how many bytes are enough; -1 for all.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the shard ends before; the message names the image.
+    """
+    place = _place(path)
+    with open(path if place is None else place.shard, "rb", buffering=0) as file:
+        if place is None:
+            return file.read(most)
+        file.seek(place.start)
+        wanted = place.length if most < 0 else min(most, place.length)
+        content = file.read(wanted)
+    if len(content) != wanted:
+        raise ValueError(f"{path}: the shard ends before it")
+    return content
 
 
 def load_image(path: str | os.PathLike[str], upright: bool = True) -> Tensor:
@@ -126,7 +180,8 @@ def load_thumbnail(path: str | os.PathLike[str], side: int, upright: bool = True
 def _opened(path: str | os.PathLike[str], purpose: str) -> Iterator[Image.Image]:
     """The image, its pixels not decoded yet; whatever goes wrong is a ValueError that names the file."""
     try:
-        with Image.open(path, formats=_formats()) as image:
+        source = path if _place(path) is None else io.BytesIO(read_file(path))
+        with Image.open(source, formats=_formats()) as image:
             yield image
     except FileNotFoundError:
         raise

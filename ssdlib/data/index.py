@@ -24,6 +24,7 @@ from ssdlib.data.annotated import check_classes
 from ssdlib.data.annotations import Finding
 from ssdlib.data.columns import ImageTable
 from ssdlib.data.files import cache_folder, replaced
+from ssdlib.data.images import file_of
 from ssdlib.data.names import check_file_name, check_name
 
 FOLDER = ".ssdlib_index"
@@ -34,7 +35,7 @@ _COLUMNS: dict[str, tuple[type, int]] = {  # type of the numbers, and of how man
     "key": (np.uint8, 1),  # texts, as UTF-8
     "classes": (np.uint8, 1),
     "ids": (np.uint8, 1),
-    "files": (np.uint8, 1),  # those of the images first, relative to the folder
+    "files": (np.uint8, 1),  # paths relative to the folder, those of the images first
     "findings": (np.uint8, 1),
     "states": (np.int64, 2),  # (K, 2) size in bytes and time in nanoseconds of each file
     "sizes": (np.int32, 2),  # from here on as in ImageTable
@@ -98,7 +99,7 @@ def _columns(root: Path, key: str, contents: Contents, began: float) -> dict[str
     beginning = _beginning(root)
     paths = [*images.paths, *map(str, contents.sources)]
     try:
-        states = _states(paths)
+        states = _states(_watched(paths))
     except OSError:
         return None
     if not all(path.startswith(beginning) for path in paths) or states[:, 1].max() > (began - _SETTLED) * 1e9:
@@ -130,6 +131,11 @@ def _columns(root: Path, key: str, contents: Contents, began: float) -> dict[str
 def _beginning(root: Path) -> str:
     """What comes before the names of files in a folder."""
     return "" if root == Path() else f"{root}{os.sep}"
+
+
+def _watched(paths: Iterable[str]) -> list[str]:
+    """Files whose state is kept; of images in a shard that of the shard."""
+    return list(dict.fromkeys(map(file_of, paths)))
 
 
 def _states(paths: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -164,7 +170,7 @@ def _load(path: Path, root: Path, key: str) -> tuple[ImageTable, tuple[str, ...]
         files = _text(columns["files"]).split("\n")
         for file in files:
             check_file_name(file, "the file")
-        if not np.array_equal(_states([f"{_beginning(root)}{file}" for file in files]), columns["states"]):
+        if not np.array_equal(_states(_watched([f"{_beginning(root)}{file}" for file in files])), columns["states"]):
             return None
         return _table(columns, root, files), check_classes(json.loads(_text(columns["classes"])))
     except Exception:  # zipfile, NumPy and damaged texts raise errors of many kinds; none of them is worth a stop
@@ -200,7 +206,7 @@ def _require_whole(columns: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def _table(columns: Mapping[str, npt.NDArray[Any]], root: Path, files: Sequence[str]) -> ImageTable:
     ids = [check_name(image_id, "the id") for image_id in _text(columns["ids"]).split("\n")]
-    if len(ids) != len(columns["sizes"]) or len(files) != len(columns["states"]) or len(files) < len(ids):
+    if len(ids) != len(columns["sizes"]) or len(files) < len(ids):
         raise ValueError("the lists have not the lengths that belong together")
     found: dict[int, tuple[Finding, ...]] = {}
     for image, file, index, kind, action, detail in json.loads(_text(columns["findings"])):

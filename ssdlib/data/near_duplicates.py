@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ssdlib.data.images import load_thumbnail
+from ssdlib.data.images import load_thumbnail, read_file
 from ssdlib.data.threads import in_threads
 
 THRESHOLD = 10  # bits of 64 in which two hashes may differ
@@ -53,7 +53,7 @@ def look(paths: Sequence[tuple[Path, bool]], progress: bool = True) -> Look:
         pixels = np.asarray(gray.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float32).ravel()
         pixels -= pixels.mean()
         norm = np.linalg.norm(pixels)
-        return difference_hash(gray), pixels / norm if norm else pixels, hashlib.sha256(path.read_bytes()).digest()
+        return difference_hash(gray), pixels / norm if norm else pixels, hashlib.sha256(read_file(path)).digest()
 
     found = list(in_threads(one, paths, "looking", progress))
     return Look(

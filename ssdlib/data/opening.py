@@ -11,6 +11,7 @@ from typing import TypeAlias
 from ssdlib.data.annotated import ALL, AnnotatedDataset, DataWarning
 from ssdlib.data.coco import CocoDataset, coco_set_names
 from ssdlib.data.formats.openimages import OpenImagesDataset, openimages_set_names
+from ssdlib.data.shards import ShardDataset, shard_set_names
 from ssdlib.data.voc import VOCDataset, image_set_names
 
 AnyPath: TypeAlias = "str | os.PathLike[str]"
@@ -35,6 +36,7 @@ class JoinedDataset(AnnotatedDataset):
                 )
         images = [image for part in parts for image in part._images]
         super().__init__(images, first.classes)
+        self.crowds = all(part.crowds for part in parts)
 
 
 def open_dataset(
@@ -49,8 +51,9 @@ def open_dataset(
     """Open an image set of one folder, or of several as one data set.
 
     Args:
-        paths: folder, or folders, each in the COCO layout if it has a file `annotations/instances_*.json`; that of Open
-            Images if it has a table of boxes and no folder `ImageSets`; and else in the VOC layout.
+        paths: folder, or folders, each with shards if it has a file `*.shards.json`; else in the COCO layout if it has
+            a file `annotations/instances_*.json`; that of Open Images if it has a table of boxes and no folder
+            `ImageSets`; and else in the VOC layout.
         image_set: name of the set, which every folder must have.
         classes: names of the classes; the label is the index + 1. If not given, those of the first folder, which all
             others must have too.
@@ -72,6 +75,8 @@ def open_dataset(
         raise ValueError("no folder with data is given")
 
     def opened(folder: Path, names: Sequence[str] | None) -> AnnotatedDataset:
+        if shard_set_names(folder):
+            return ShardDataset(folder, image_set, names, keep_crowds=keep_crowds)
         if coco_set_names(folder):
             return CocoDataset(folder, image_set, names, keep_difficult=keep_crowds)
         if _openimages_sets(folder):
@@ -106,7 +111,12 @@ def choose_set(root: AnyPath, image_set: str | None = None) -> str:
         FileNotFoundError: there is no such set, or the folder has no known layout.
         ValueError: none is named, and the folder has several.
     """
-    names = coco_set_names(Path(root)) or _openimages_sets(Path(root)) or image_set_names(Path(root))
+    names = (
+        shard_set_names(Path(root))
+        or coco_set_names(Path(root))
+        or _openimages_sets(Path(root))
+        or image_set_names(Path(root))
+    )
     there = ", ".join(names) or "none"
     if image_set is None:
         if ALL not in names and len(names) != 1:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ssdlib.data import AnnotatedDataset, DataWarning
+from ssdlib.data.images import file_length, read_file
 from ssdlib.data.transforms import Target
 from ssdlib.engine import processes
 from ssdlib.engine.inference import detect_dataset
@@ -104,17 +105,17 @@ def require_apart(training: AnnotatedDataset, validation: AnnotatedDataset) -> N
     ours = [training.image_path(i) for i in range(len(training))]
     by_size, names = defaultdict(list), {path.stem for path in ours}
     for path in ours:
-        by_size[path.stat().st_size].append(path)
+        by_size[file_length(path)].append(path)
     digests: dict[Path, bytes] = {}
 
     def digest(path: Path) -> bytes:
         if path not in digests:
-            digests[path] = hashlib.sha256(path.read_bytes()).digest()
+            digests[path] = hashlib.sha256(read_file(path)).digest()
         return digests[path]
 
     same, namesakes = [], []
     for path in (validation.image_path(i) for i in range(len(validation))):
-        candidates = by_size.get(path.stat().st_size, ())
+        candidates = by_size.get(file_length(path), ())
         if path in candidates or any(digest(path) == digest(other) for other in candidates):
             same.append(path)
         elif path.stem in names:

@@ -82,7 +82,7 @@ def test_whatever_is_printed_is_one_clean_line(text: str):
     assert printable(line) == line
 
 
-@given(name=st.text(alphabet="aZ_9-./\\: ", max_size=8) | st.integers(250, 260).map("x".__mul__))
+@given(name=st.text(alphabet="aZ_9-+./\\: ", max_size=8) | st.integers(250, 260).map("x".__mul__))
 def test_the_short_way_for_plain_names_is_that_of_the_rules(name: str):
     def outcome() -> str:
         try:

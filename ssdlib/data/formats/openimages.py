@@ -53,6 +53,8 @@ class OpenImagesDataset(AnnotatedDataset):
         ValueError: a table cannot be read, no image of a table is there, or a class is not in `classes`.
     """
 
+    crowds = True
+
     def __init__(
         self,
         root: str | os.PathLike[str],
