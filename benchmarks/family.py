@@ -5,8 +5,9 @@
 trains each relative of `ssdlib.family.relatives` from random weights on drawn scenes (preset `tiny`) and on photographs
 (preset `tiny_few`), once for each seed, measures it on test, and writes ssdlib/engine/records/family.json after every
 run; of the first seed on drawn scenes it also writes the weights, in half precision. Run again, it does what is
-missing, so it may be stopped at any time; the first seed of everything comes first. At the end, and with `--runs 0` at
-once, it times all relatives that have weights, by turns in one process.
+missing, so it may be stopped at any time; the first seed of everything comes first. What was measured of an older
+version of a relative (`Relative.version`) is missing, too, and leaves the record with the first run of the new one. At
+the end, and with `--runs 0` at once, it times all relatives that have weights, by turns in one process.
 
 All see the same batches in the same order with the same augmentation, by the same optimiser. The learning rate follows
 the share of the seconds that are used, so a network with quick steps takes more of them, and sees more images.
@@ -55,8 +56,14 @@ def configuration(kind: str, seed: int, precision: str) -> TrainConfig:
 
 def missing(record: dict[str, Any], seeds: int, names: list[str]) -> Iterator[tuple[int, str, str]]:
     """(seed, kind, relative) of what is not done yet, the first seed of everything first."""
-    done = {(run["seed"], run["images"], run["relative"]) for run in record["runs"]}
+    done = {(run["seed"], run["images"], run["relative"]) for run in record["runs"] if not outdated(run)}
     yield from (wanted for wanted in itertools.product(range(seeds), KINDS, names) if wanted not in done)
+
+
+def outdated(run: dict[str, Any]) -> bool:
+    """Whether a run is of an older version of its relative; the first runs that were recorded say none."""
+    name = run["relative"]
+    return name in RELATIVES and run.get("version", 1) != RELATIVES[name].version
 
 
 def fit(
@@ -220,7 +227,9 @@ def main(
             **size_of(RELATIVES[relative], len(sets["drawn"].classes) + 1),
         }
         where = {**circumstances(), "threads": torch.get_num_threads()}
-        record["runs"].append({"relative": relative, "images": kind, "seed": seed, **found, **where})
+        record["runs"] = [run for run in record["runs"] if run["relative"] != relative or not outdated(run)]
+        which = {"relative": relative, "version": RELATIVES[relative].version, "images": kind, "seed": seed}
+        record["runs"].append({**which, **found, **where})
         write_record(record, name, results)
     timed = [relative for relative in RELATIVES if (weights / f"{relative}.safetensors").is_file()]
     transform, count = model_input(IMAGE_SIZE), min(max(BATCHES), len(tests["drawn"]))

@@ -59,10 +59,7 @@ class CenterPoint(nn.Module):
             raise ValueError(f"num_classes counts background and must be at least 2, got {num_classes}")
         self.num_classes = num_classes
         self.backbone = Tiny()
-        self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in Tiny.out_channels)
-        self.mix = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
+        self.lateral, self.mix = way_down(width)
         self.head = nn.Conv2d(width, num_classes - 1 + 4, 1)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         with torch.no_grad():
@@ -80,10 +77,7 @@ class CenterPoint(nn.Module):
         if images.dim() != 4 or images.shape[1:] != (3, self.image_size, self.image_size):
             raise ValueError(f"this network takes images (N, 3, 256, 256), got {tuple(images.shape)}")
         maps = self.backbone((images - self.mean) / self.std)
-        x = self.lateral[-1](maps[-1])
-        for lateral, finer in zip(reversed(self.lateral[:-1]), reversed(maps[:-1]), strict=True):
-            x = lateral(finer) + F.interpolate(x, scale_factor=2.0)  # each cell is repeated 2 x 2
-        said = self.head(self.mix(x))
+        said = self.head(self.mix(carry_down(self.lateral, maps)))
         return Points(*said.split([self.num_classes - 1, 2, 2], dim=1))
 
     @torch.no_grad()
@@ -94,7 +88,22 @@ class CenterPoint(nn.Module):
 
         `max_overlap` has no meaning here and changes nothing: there is no NMS.
         """
-        return read_points(self(images), min_score, top_k)
+        return read_points(self(images), min_score, top_k) if len(images) else []
+
+
+def way_down(width: int) -> tuple[nn.ModuleList, nn.Sequential]:
+    """The layers of a way from the coarsest map of `Tiny` to the finest: one for each map, and one for their sum."""
+    lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in Tiny.out_channels)
+    layers = (nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+    return lateral, nn.Sequential(*layers)
+
+
+def carry_down(lateral: nn.ModuleList, maps: Sequence[Tensor]) -> Tensor:
+    """Maps, each half as large as the one before -> one as large as the first, (N, width, H, W): Lin et al. (2017)."""
+    x: Tensor = lateral[-1](maps[-1])
+    for layer, finer in zip(reversed(lateral[:-1]), reversed(maps[:-1]), strict=True):
+        x = layer(finer) + F.interpolate(x, scale_factor=2.0)  # each cell is repeated 2 x 2
+    return x
 
 
 def peaks(heat: Tensor) -> Tensor:

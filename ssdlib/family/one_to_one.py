@@ -20,39 +20,39 @@ from ssdlib.backbones import Tiny
 from ssdlib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssdlib.coding import decode
 from ssdlib.detection import Detection, by_image, has_area
+from ssdlib.family.center_point import carry_down, way_down
 from ssdlib.family.losses import giou, giou_loss, sigmoid_focal_loss
 from ssdlib.loss import checked_targets
-from ssdlib.model import IMAGENET_MEAN, IMAGENET_STD, PredictionConvolutions
+from ssdlib.model import IMAGENET_MEAN, IMAGENET_STD
 from ssdlib.priors import PriorRecipe, make_priors
 
-ONE_PER_CELL = PriorRecipe(
-    name="one-to-one-256",
-    image_size=256,
-    map_sizes=(32, 16, 8, 4, 2),
-    scales=(0.07, 0.16, 0.3, 0.48, 0.66, 0.9),
-    ratios=((1.0,),) * 5,
-)
-"""One square for each cell of each map, from which the box is told: 1364 predictions."""
+ONE_PER_CELL = PriorRecipe(name="one-to-one-256", image_size=256, map_sizes=(32,), scales=(0.3, 1.0), ratios=((1.0,),))
+"""One square for each cell of the map, from which the box is told: 1024 predictions."""
 
 CLASS, L1, GIOU = 2.0, 5.0, 2.0
-"""What classes, sides and overlap weigh, in the cost and in the loss: as in DETR, classes as in Deformable DETR."""
+"""What classes, sides and overlap weigh in the loss: as in DETR, classes as in Deformable DETR."""
+CERTAIN, NEAR = 4.0, 4.0
+"""What the probability of the class and the way to the object's centre weigh in the cost, beside sides and overlap."""
+ALPHA = 0.75
+"""Of the focal loss. RetinaNet's 0.25 is for dozens of positives an object; where there is one, it gets lost."""
 
 
 class OneToOne(nn.Module):
-    """A detector without NMS on `Tiny`: heads like SSD's, a box and a sigmoid for each class from every cell.
+    """A detector without NMS on `Tiny`: the map of `CenterPoint`, and from every cell a box and a sigmoid a class.
 
     Args:
         num_classes: C, background included, as for SSD, although there is no such class here.
+        width: channels of the map that predicts.
 
     Attributes:
-        priors: (P, 4) cxcywh, fractional; nothing is matched with them, they are where boxes are told from.
+        priors: (P, 4) cxcywh, fractional: one in each cell. Boxes are told from them.
 
     Raises:
         ValueError: if there is no class of objects.
 
     Source: Carion et al., End-to-End Object Detection with Transformers (2020), sections 3.1 and 3.2, for the matching
-    and the loss; Sun et al., What Makes for End-to-End Object Detection? (2021), for convolutions in place of the
-    transformer.
+    and the loss; Sun et al., What Makes for End-to-End Object Detection? (2021), for convolutions, and one map for
+    objects of all sizes, in place of the transformer.
     """
 
     image_size = 256
@@ -60,16 +60,16 @@ class OneToOne(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, width: int = 64) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes counts background and must be at least 2, got {num_classes}")
         self.num_classes = num_classes
         self.backbone = Tiny()
-        self.offset_head = PredictionConvolutions(Tiny.out_channels, ONE_PER_CELL.priors_per_cell, 4)
-        self.class_head = PredictionConvolutions(Tiny.out_channels, ONE_PER_CELL.priors_per_cell, num_classes - 1)
-        for layer in self.class_head.convolutions:  # nothing is likely at first, as RetinaNet begins: objects are rare
-            nn.init.constant_(layer.bias, -math.log(99))  # type: ignore[arg-type]
+        self.lateral, self.mix = way_down(width)
+        self.head = nn.Conv2d(width, 4 + num_classes - 1, 1)
+        with torch.no_grad():  # nothing is likely at first, as RetinaNet begins: objects are rare
+            self.head.bias[:4], self.head.bias[4:] = 0.0, -math.log(99)  # type: ignore[index]
         self.register_buffer("priors", make_priors(ONE_PER_CELL), persistent=False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
@@ -83,7 +83,9 @@ class OneToOne(nn.Module):
         if images.dim() != 4 or images.shape[1:] != (3, self.image_size, self.image_size):
             raise ValueError(f"this network takes images (N, 3, 256, 256), got {tuple(images.shape)}")
         maps = self.backbone((images - self.mean) / self.std)
-        return self.offset_head(maps), self.class_head(maps)
+        said = self.head(self.mix(carry_down(self.lateral, maps)))  # (N, 4 + C-1, 32, 32)
+        offsets, logits = said.flatten(2).transpose(1, 2).split([4, self.num_classes - 1], dim=2)
+        return offsets, logits
 
     @torch.no_grad()
     def detect(
@@ -93,6 +95,8 @@ class OneToOne(nn.Module):
 
         `max_overlap` has no meaning here and changes nothing: there is no NMS. The best scores are the result.
         """
+        if len(images) == 0:
+            return []
         offsets, logits = self(images)
         scores, classes = logits.float().sigmoid().flatten(1), logits.shape[2]
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :top_k]  # (N, K), of P * (C-1)
@@ -102,25 +106,35 @@ class OneToOne(nn.Module):
         return by_image((scores >= min_score) & has_area(boxes), boxes, label, scores)
 
 
-def matching_cost(boxes_cxcywh: Tensor, logits: Tensor, objects_cxcywh: Tensor, labels: Tensor) -> Tensor:
-    """What it costs to give each object to each prediction: a wrong box, and little belief in the right class.
+def matching_cost(
+    boxes_cxcywh: Tensor, logits: Tensor, priors_cxcywh: Tensor, objects_cxcywh: Tensor, labels: Tensor
+) -> Tensor:
+    """What it costs to give each object to each prediction: a wrong box, little belief in the class, a place far off.
+
+    What a network says changes from step to step; where its cells are does not. While boxes and classes are half
+    learned, the last term keeps an object with the same few cells, so that what it taught one is not undone the next
+    time.
 
     Args:
         boxes_cxcywh: (P, 4), predicted, fractional.
         logits: (P, C-1).
+        priors_cxcywh: (P, 4), the places of the predictions.
         objects_cxcywh: (M, 4), fractional; M = 0 is legal.
         labels: (M,) int64 in 1..C-1.
 
     Returns:
-        (M, P): -CLASS * P(class) + L1 * (sum of the four differences) - GIOU * GIoU.
+        (M, P): -CERTAIN * P(class) + L1 * (sum of the four differences) - GIOU * GIoU + NEAR * (way from the object's
+        centre to that of the prior, where the object is 1 wide and 1 high).
 
     Source: Carion et al. (2020), section 3.1, which says a probability in place of its logarithm so that all terms are
-    of one size; Zhu et al., Deformable DETR (2021), for sigmoids.
+    of one size; Zhu et al., Deformable DETR (2021), for sigmoids; Wang et al., End-to-End Object Detection with Fully
+    Convolutional Network (2021), for the place, which there has to be within the object.
     """
     chance = logits.sigmoid().T[labels - 1]  # (M, P)
     sides = torch.cdist(objects_cxcywh, boxes_cxcywh, p=1)
     overlap = giou(cxcywh_to_xyxy(objects_cxcywh)[:, None], cxcywh_to_xyxy(boxes_cxcywh)[None])
-    return -CLASS * chance + L1 * sides - GIOU * overlap
+    way = (priors_cxcywh[None, :, :2] - objects_cxcywh[:, None, :2]) / objects_cxcywh[:, None, 2:]  # (M, P, 2)
+    return -CERTAIN * chance + L1 * sides - GIOU * overlap + NEAR * way.norm(dim=2)
 
 
 def assign(cost: Tensor) -> Tensor:
@@ -196,7 +210,7 @@ def one_to_one_loss(
     boxes = decode(offsets, priors_cxcywh)  # (N, P, 4) cxcywh
     with torch.no_grad():
         own = [
-            assign(matching_cost(boxes[i], logits[i], objects[image == i], labels[image == i]))
+            assign(matching_cost(boxes[i], logits[i], priors_cxcywh, objects[image == i], labels[image == i]))
             for i in range(len(targets))
         ]
     prediction = torch.cat(own)  # (T,), in the order of `objects`: image by image
@@ -204,7 +218,7 @@ def one_to_one_loss(
     right[image, prediction, labels - 1] = 1
     matched = boxes[image, prediction]
     sums = {
-        "class": CLASS * sigmoid_focal_loss(logits, right).sum(),
+        "class": CLASS * sigmoid_focal_loss(logits, right, ALPHA).sum(),
         "sides": L1 * F.l1_loss(matched, objects, reduction="sum"),
         "overlap": GIOU * giou_loss(cxcywh_to_xyxy(matched), cxcywh_to_xyxy(objects)).sum(),
     }

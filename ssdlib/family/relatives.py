@@ -40,6 +40,7 @@ class Relative:
         losses: what it is trained with, as `ssdlib.training.training_loop` takes it.
         predictions: of a network, the boxes that one image makes it predict, before any selection.
         detect: of a network and images (N, 3, 256, 256) in 0..1, one detection dict an image, boxes fractional.
+        version: one more whenever the network or its losses changed so that what was measured of it no longer holds.
     """
 
     title: str
@@ -48,6 +49,7 @@ class Relative:
     losses: Losses
     predictions: Callable[[Any], int]
     detect: Callable[[Any, Tensor], list[Detection]]
+    version: int = 1
 
 
 def _count_priors(model: Any) -> int:
@@ -55,6 +57,8 @@ def _count_priors(model: Any) -> int:
 
 
 def _detect_by_ssd(model: Any, images: Tensor) -> list[Detection]:
+    if len(images) == 0:
+        return []
     offsets, logits = model(images)
     return detect(offsets, logits, model.priors, activation=model.activation)
 
@@ -73,7 +77,9 @@ RELATIVES: dict[str, Relative] = {
     "center_point": Relative(
         "Centre points", "23_after_ssd", CenterPoint, center_point_losses, lambda model: CELLS**2, CenterPoint.detect
     ),
-    "one_to_one": Relative("One to one", "23_after_ssd", OneToOne, one_to_one_losses, _count_priors, OneToOne.detect),
+    "one_to_one": Relative(
+        "One to one", "23_after_ssd", OneToOne, one_to_one_losses, _count_priors, OneToOne.detect, version=2
+    ),
 }
 """By the names of their weights."""
 

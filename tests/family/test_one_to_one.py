@@ -15,9 +15,12 @@ from torchvision import ops
 from ssdlib.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ssdlib.coding import decode, encode
 from ssdlib.family.one_to_one import (
+    ALPHA,
+    CERTAIN,
     CLASS,
     GIOU,
     L1,
+    NEAR,
     ONE_PER_CELL,
     OneToOne,
     assign,
@@ -29,6 +32,7 @@ from ssdlib.priors import make_priors
 
 NONE = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 PRIORS = torch.tensor([[0.25, 0.25, 0.3, 0.3], [0.75, 0.25, 0.3, 0.3], [0.25, 0.75, 0.3, 0.3], [0.5, 0.5, 0.8, 0.8]])
+CLOSE = PRIORS[:1] + torch.tensor([[0.0, 0, 0, 0], [0.02, 0, 0, 0], [0, 0.02, 0, 0], [0.02, 0.02, 0, 0]])
 
 # ---- the assignment -----------------------------------------------------------------------------------------------
 
@@ -76,13 +80,16 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
 def test_cost_is_the_plain_one(objects: Tensor, boxes: Tensor, data: st.DataObject) -> None:
     logits = data.draw(tensors((len(boxes), 2), st.integers(-3, 3).map(float)))
     labels = torch.arange(len(objects)) % 2 + 1
-    cost = matching_cost(xyxy_to_cxcywh(boxes), logits, xyxy_to_cxcywh(objects), labels)
+    cost = matching_cost(xyxy_to_cxcywh(boxes), logits, PRIORS[: len(boxes)], xyxy_to_cxcywh(objects), labels)
     assert cost.shape == (len(objects), len(boxes))
     overlap = ops.generalized_box_iou(objects, boxes)
     for m, p in torch.cartesian_prod(torch.arange(len(objects)), torch.arange(len(boxes))).tolist():
         chance = 1 / (1 + math.exp(-float(logits[p, labels[m] - 1])))
         sides = sum(abs(xyxy_to_cxcywh(objects[m]) - xyxy_to_cxcywh(boxes[p])).tolist())
-        assert float(cost[m, p]) == pytest.approx(-CLASS * chance + L1 * sides - GIOU * float(overlap[m, p]), abs=1e-4)
+        x, y, w, h = xyxy_to_cxcywh(objects[m]).tolist()
+        way = math.hypot((float(PRIORS[p, 0]) - x) / w, (float(PRIORS[p, 1]) - y) / h)
+        plain = -CERTAIN * chance + L1 * sides - GIOU * float(overlap[m, p]) + NEAR * way
+        assert float(cost[m, p]) == pytest.approx(plain, abs=1e-3)
 
 
 @settings(max_examples=20)
@@ -96,13 +103,13 @@ def test_loss_is_the_plain_one(first: Tensor, second: Tensor, seed: int) -> None
     for i, target in enumerate(targets):
         objects, labels = xyxy_to_cxcywh(target["boxes"]), target["labels"]
         boxes = decode(offsets[i], PRIORS)
-        own = assign_by_trying(matching_cost(boxes, logits[i], objects, labels))
+        own = assign_by_trying(matching_cost(boxes, logits[i], PRIORS, objects, labels))
         right = torch.zeros(len(PRIORS), 2)
         for m, p in enumerate(own.tolist()):
             right[p, labels[m] - 1] = 1
             sides += float((boxes[p] - objects[m]).abs().sum())
             overlap += 1 - float(ops.generalized_box_iou(cxcywh_to_xyxy(boxes[p])[None], target["boxes"][m][None]))
-        classes += float(ops.sigmoid_focal_loss(logits[i], right, reduction="sum"))
+        classes += float(ops.sigmoid_focal_loss(logits[i], right, alpha=ALPHA, reduction="sum"))
     count = max(1, len(first) + len(second))
     losses = one_to_one_loss(offsets, logits, targets, PRIORS)
     assert [*losses] == ["class", "sides", "overlap"]
@@ -114,14 +121,21 @@ def test_loss_is_the_plain_one(first: Tensor, second: Tensor, seed: int) -> None
 def test_a_second_prediction_of_the_same_object_is_wrong() -> None:
     box = torch.tensor([[0.1, 0.1, 0.4, 0.4]])
     target = [{"boxes": box, "labels": torch.tensor([1])}]
-    offsets = encode(xyxy_to_cxcywh(box).expand(4, 4), PRIORS)[None]  # all four say the very box of the object
+    offsets = encode(xyxy_to_cxcywh(box).expand(4, 4), CLOSE)[None]  # all four say the very box of the object
     once, twice = torch.full((1, 4, 1), -6.0), torch.full((1, 4, 1), -6.0)
     once[0, 2] = 6
     twice[0, 1:3] = 6
-    losses = [one_to_one_loss(offsets, logits, target, PRIORS) for logits in (once, twice)]
+    losses = [one_to_one_loss(offsets, logits, target, CLOSE) for logits in (once, twice)]
     assert all(float(each["sides"] + each["overlap"]) == pytest.approx(0, abs=1e-5) for each in losses)
     assert float(losses[0]["class"]) < 0.01
-    assert float(losses[1]["class"]) > 5
+    assert float(losses[1]["class"]) > 2.5
+
+
+def test_the_surer_one_has_the_object_if_it_is_near() -> None:
+    box = torch.tensor([0.25, 0.25, 0.3, 0.3]).expand(4, 4)  # what all four say, and the object
+    logits = torch.tensor([[-6.0], [6.0], [-6.0], [-6.0]])
+    for priors, place in ((CLOSE, 1), (PRIORS, 0)):  # the sure one lies a fifteenth of a width away, then 1.7 widths
+        assert assign(matching_cost(box, logits, priors, box[:1], torch.tensor([1]))).tolist() == [place]
 
 
 @pytest.mark.parametrize(
@@ -143,10 +157,10 @@ def test_targets_that_cannot_be_are_refused(targets: list[dict[str, Tensor]], me
 
 def test_detections_are_the_best_scores_and_duplicates_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     network = OneToOne(3).eval()
-    assert len(network.priors) == ONE_PER_CELL.num_priors == 32**2 + 16**2 + 8**2 + 4**2 + 2**2
+    assert len(network.priors) == ONE_PER_CELL.num_priors == 32**2
     box = torch.tensor([0.5, 0.5, 0.3, 0.2])
-    offsets, logits = torch.zeros(1, 1364, 4), torch.full((1, 1364, 2), -9.0)
-    for place, logit in ((1200, 2.0), (1100, 1.0)):
+    offsets, logits = torch.zeros(1, 1024, 4), torch.full((1, 1024, 2), -9.0)
+    for place, logit in ((900, 2.0), (400, 1.0)):
         offsets[0, place] = encode(box, make_priors(ONE_PER_CELL)[place])
         logits[0, place, 1] = logit
     monkeypatch.setattr(OneToOne, "forward", lambda self, images: (offsets, logits))

@@ -124,6 +124,20 @@ def test_what_was_recorded_is_not_done_again(family: Any, tmp_path: Path, monkey
     assert len({(run["seed"], run["images"], run["relative"]) for run in record["runs"]}) == 8
     family.main(sample_root(), sample_root(), runs=-1, **{**options, "only": ["other"], "seeds": 3})
     assert len(asked) == 10
+    newer = {"ssd": RELATIVES["ssd"], "other": replace(RELATIVES["ssd"], version=2)}
+    monkeypatch.setattr(family, "RELATIVES", newer)
+    family.main(sample_root(), sample_root(), runs=1, **options)
+    record = json.loads(path.read_text())  # of the one that changed, nothing old stays beside the new
+    assert [(run["version"], run["seed"]) for run in record["runs"] if run["relative"] == "other"] == [(2, 0)]
+    assert [run["version"] for run in record["runs"] if run["relative"] == "ssd"] == [1] * 4
+    family.main(sample_root(), sample_root(), runs=-1, **options)
+    assert len(asked) == 10 + 4
+    for run in record["runs"]:
+        del run["version"]  # as the first runs were recorded
+    path.write_text(json.dumps(record))
+    assert [*family.missing(record, 1, ["ssd"])] == []
+    assert len([*family.missing(record, 1, ["other"])]) == 2
+    monkeypatch.setattr(family, "RELATIVES", {"ssd": RELATIVES["ssd"], "other": RELATIVES["ssd"]})
     with pytest.raises(ValueError, match=r"is of seconds 2\.0, not 3\.0: give another --name"):
         family.main(sample_root(), sample_root(), runs=0, **{**options, "seconds": 3.0})
     with pytest.raises(typer.BadParameter, match="no relative 'third'; there are ssd, other"):
@@ -132,4 +146,4 @@ def test_what_was_recorded_is_not_done_again(family: Any, tmp_path: Path, monkey
     path.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"drawn, is of learning_rate=0.5, not 0.002: give another"):
         family.main(sample_root(), sample_root(), runs=0, **options)
-    assert len(asked) == 10
+    assert len(asked) == 10 + 4
