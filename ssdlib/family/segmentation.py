@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -248,10 +249,16 @@ def load_segmenter(detector: SSD, num_classes: int, up: Up = "skip", folder: str
 
     Raises:
         FileNotFoundError: if there are no weights for that way up.
+        ValueError: if the file is damaged, or for another decoder.
     """
     path = Path(folder) / f"segmentation_{up}.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"there are no weights {path}")
     model = Segmenter(detector, num_classes, up)
-    model.decoder.load_state_dict(load_file(path))
+    try:
+        model.decoder.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} does not hold a decoder of {num_classes} classes that goes up by {up!r}: {error}"
+        ) from error
     return model.eval()

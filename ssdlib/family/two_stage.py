@@ -147,7 +147,7 @@ class TwoStage(nn.Module):
     def detect(
         self, images: Tensor, min_score: float = 0.01, max_overlap: float = 0.45, top_k: int = 200
     ) -> list[Detection]:
-        """Detect objects; the model is in evaluation mode for the time of the call.
+        """Objects of a batch of images, by the network in the mode that it is in.
 
         Args:
             images: (N, 3, 256, 256) with values in 0..1.
@@ -156,12 +156,9 @@ class TwoStage(nn.Module):
         Returns:
             One dict an image: "boxes" (K, 4) xyxy fractional, "labels" (K,) in 1..C-1, "scores" (K,), best first.
         """
-        training = self.training
-        self.eval()
-        try:
-            found = self(images)
-        finally:
-            self.train(training)
+        if len(images) == 0:
+            return []
+        found = self(images)
         counts = [len(boxes) for boxes in found.proposals]
         detections = []
         for boxes, offsets, logits in zip(

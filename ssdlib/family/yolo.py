@@ -101,6 +101,8 @@ class YOLO(nn.Module):
 
         The score of a class is objectness x P(class | object).
         """
+        if len(images) == 0:
+            return []
         raw = self(images).float()
         boxes = cxcywh_to_xyxy(decode_in_cell(raw[..., :4], self.priors, self.cells)).clamp(0, 1)  # (N, P, 4)
         scores = raw[..., 4:5].sigmoid() * raw[..., 5:].sigmoid()  # (N, P, C - 1)
@@ -205,7 +207,8 @@ def yolo_loss(raw: Tensor, targets: Sequence[Mapping[str, Any]], recipe: PriorRe
         {"localization", "objectness", "class"}: scalars, float32, whatever the precision of the predictions.
 
     Raises:
-        ValueError: if shapes do not fit, a box is empty, swapped or not finite, or a label is out of range.
+        ValueError: if shapes do not fit, a box is empty, swapped, not finite or has its centre outside the image, as
+            one in pixels, or a label is out of range.
 
     Source: Redmon and Farhadi (2018), sections 2.1 and 2.2.
     """
@@ -216,6 +219,12 @@ def yolo_loss(raw: Tensor, targets: Sequence[Mapping[str, Any]], recipe: PriorRe
     priors, cells = make_priors(recipe, device=raw.device), cell_sides(recipe).to(raw.device)
     predicted = cxcywh_to_xyxy(decode_in_cell(raw[..., :4].detach(), priors, cells))  # (N, P, 4)
     objects, labels, image_of = checked_targets(targets, num_objects + 1, raw)  # (T, 4), (T,), (T,)
+    outside = ((xyxy_to_cxcywh(objects)[:, :2] - 0.5).abs() > 0.5).any(dim=1)
+    if outside.any():  # no cell would answer for it
+        row = int(outside.nonzero()[0])
+        raise ValueError(
+            f"image {int(image_of[row])} of the batch: a box centred outside 0..1: {objects[row].tolist()}"
+        )
     boxes = [objects[image_of == i] for i in range(len(targets))]
     matched = torch.stack([match_responsible(own, recipe) for own in boxes])  # (N, P)
     left_alone = torch.stack([(iou(p, own) > IGNORE).any(dim=1) for p, own in zip(predicted, boxes, strict=True)])

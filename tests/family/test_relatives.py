@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ssdlib.family.relatives import IMAGE_SIZE, RELATIVES, WEIGHTS, load_relative, relative_bytes
+from ssdlib.model import IMAGENET_MEAN, IMAGENET_STD
 from ssdlib.training import Hyperparameters, autocast, make_optimizer, train_step
 
 EVERY = pytest.mark.parametrize("name", RELATIVES)
@@ -46,6 +48,28 @@ def test_what_is_found_is_a_detection_whatever_the_weights(name: str) -> None:
         assert (found["boxes"][:, 2:] > found["boxes"][:, :2]).all()
         assert (found["scores"].diff() <= 0).all()
         assert ((found["scores"] >= 0.01) & (found["scores"] <= 1)).all()
+
+
+@EVERY
+def test_nothing_is_found_in_no_image(name: str) -> None:
+    relative = RELATIVES[name]
+    assert relative.detect(relative.build(CLASSES), torch.rand(0, 3, IMAGE_SIZE, IMAGE_SIZE)) == []
+
+
+@EVERY
+@pytest.mark.parametrize("training", [True, False])
+def test_the_backbone_sees_normalised_images_in_the_mode_that_it_is_in(name: str, training: bool) -> None:
+    torch.manual_seed(0)
+    relative = RELATIVES[name]
+    model: Any = relative.build(CLASSES).train(training)
+    seen: list[tuple[Tensor, bool]] = []
+    model.backbone.register_forward_pre_hook(lambda module, inputs: seen.append((inputs[0], module.training)))
+    images = torch.rand(2, 3, IMAGE_SIZE, IMAGE_SIZE)
+    relative.detect(model, images)
+    assert [mode for _, mode in seen] == [training]
+    for c, (mean, std) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+        torch.testing.assert_close(seen[0][0][:, c], (images[:, c] - mean) / std)
+    assert model.training == training
 
 
 @EVERY

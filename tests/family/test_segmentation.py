@@ -272,6 +272,18 @@ def test_weights_come_back_in_half_precision(tmp_path: Path, detector: SSD, up: 
         load_segmenter(detector, 3, other, tmp_path)
 
 
+def test_a_file_that_does_not_fit_is_named(tmp_path: Path, detector: SSD) -> None:
+    path = tmp_path / "segmentation_skip.safetensors"
+    path.write_bytes(decoder_bytes(Segmenter(detector, 3, "skip")))
+    with pytest.raises(
+        ValueError, match=r"segmentation_skip\.safetensors does not hold a decoder of 4 classes .*'skip'"
+    ):
+        load_segmenter(detector, 4, "skip", tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"segmentation_skip\.safetensors does not hold a decoder of 3 classes"):
+        load_segmenter(detector, 3, "skip", tmp_path)
+
+
 def test_the_weights_of_the_chapter_find_most_of_what_is_there() -> None:
     """On test scenes; the record says 0.68 for a hundred of them."""
     images, labels = (part[8:] for part in segmented_scenes(16, 256, seed=1))

@@ -243,6 +243,7 @@ def test_an_image_without_objects_teaches_that_nothing_is_there() -> None:
         ({"boxes": BOX, "labels": torch.tensor([4])}, "image 1 of the batch: label 4 is not one of 1..3"),
         ({"boxes": BOX, "labels": torch.tensor([0])}, "label 0 is not one of 1..3"),
         ({"boxes": BOX.repeat(2, 1), "labels": torch.tensor([1])}, "2 boxes, but labels of shape"),
+        ({"boxes": BOX * 256, "labels": torch.tensor([1])}, "image 1 of the batch: a box centred outside 0..1: .64"),
         ({"boxes": BOX[:, [2, 1, 0, 3]], "labels": torch.tensor([1])}, "image 1 of the batch: empty, swapped"),
         # its prior has a better one, but it is wrong all the same
         ({"boxes": torch.cat((BOX, BOX[:, [2, 3, 0, 1]])), "labels": torch.tensor([1, 1])}, "empty, swapped"),
