@@ -111,18 +111,27 @@ def shared_losses(
     `of_matched` is for `device_sums`.
     """
     offsets, logits = model(images)
-    sums: LossSums
-    if images.device.type in ON_DEVICE:
-        padded = pad_targets(targets, logits.shape[-1], images.device)
-        sums = device_sums(offsets, logits, padded, model.priors, activation=model.activation, of_matched=of_matched)
-    else:
-        sums = multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
+    sums = batch_sums(model, offsets, logits, targets, of_matched)
     positives = all_reduce_sum(sums.num_positives).clamp(min=1)
     parts = {"localization": sums.localization / positives, "confidence": sums.confidence / positives}
     if world_size() == 1:
         return parts
     scaled = {name: world_size() * part for name, part in parts.items()}
     return {name: scaled[name] + (all_reduce_sum(part) - scaled[name]).detach() for name, part in parts.items()}
+
+
+def batch_sums(
+    model: Any,
+    offsets: Tensor,
+    logits: Tensor,
+    targets: Sequence[Mapping[str, Tensor]],
+    of_matched: Callable[..., LossSums] | None = None,
+) -> LossSums:
+    """The losses of this process's images, by `device_sums` on a GPU, else by `ssdlib.loss.multibox_sums`."""
+    if offsets.device.type in ON_DEVICE:
+        padded = pad_targets(targets, logits.shape[-1], offsets.device)
+        return device_sums(offsets, logits, padded, model.priors, activation=model.activation, of_matched=of_matched)
+    return multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from ssdlib.data.transforms import Target
 from ssdlib.engine import processes
 from ssdlib.engine.inference import detect_dataset
 from ssdlib.engine.loading import DetectionDataset
-from ssdlib.loss import multibox_sums
 from ssdlib.metrics import evaluate
 from ssdlib.model import SSD
 
@@ -66,20 +65,17 @@ class Validation:
         Raises:
             FloatingPointError: if the network's predictions are not finite.
         """
-        sums = [0.0, 0.0, 0.0]
+        parts: list[Tensor] = []
 
         def add(offsets: Tensor, logits: Tensor, targets: list[Target]) -> None:
-            for i, part in enumerate(
-                multibox_sums(offsets, logits, targets, model.priors, activation=model.activation)
-            ):
-                sums[i] += float(part)
+            parts.append(torch.stack([part.float() for part in processes.batch_sums(model, offsets, logits, targets)]))
 
         found, truth = detect_dataset(
             model, self.dataset, batch_size=self.batch_size, workers=workers, progress=False, each_batch=add
         )
-        localization, confidence, positives = processes.all_reduce_sum(
-            torch.tensor(sums, device=model.priors.device)
-        ).tolist()
+        device = model.priors.device
+        sums = torch.stack(parts).cpu().double().sum(dim=0) if parts else torch.zeros(3)
+        localization, confidence, positives = processes.all_reduce_sum(sums.float().to(device)).tolist()
         measured = {
             "val_localization": localization / max(1.0, positives),
             "val_confidence": confidence / max(1.0, positives),

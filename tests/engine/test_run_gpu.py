@@ -20,6 +20,7 @@ from ssdlib.engine import run as engine_run
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.device_detection import detect_later, detect_padded
 from ssdlib.engine.inference import detect_dataset
+from ssdlib.engine.validation import Validation
 from ssdlib.loss import LossSums
 from ssdlib.model import build_model
 from ssdlib.zoo.checkpoint import demo_model
@@ -132,6 +133,11 @@ def test_a_data_set_on_a_gpu(sample: Images):
         assert ours["boxes"].device.type == "cpu"
         assert abs(len(ours["labels"]) - len(theirs["labels"])) <= 1  # a score at the threshold
     assert sum(len(each["labels"]) for each in found.detections) >= 20
+
+
+def test_a_validation_on_a_gpu(sample: Images):
+    measured = [Validation(sample, batch_size=7).measure(demo_model().to(device)) for device in ("cpu", GPU)]
+    assert measured[1] == pytest.approx(measured[0], rel=1e-2)
 
 
 def test_a_replayed_graph_of_network_and_detection_gives_what_they_give():

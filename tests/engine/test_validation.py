@@ -18,8 +18,8 @@ from support.voc_folder import object_xml, write_voc
 
 from ssdlib.data import VOCDataset, open_dataset, sample_root
 from ssdlib.data.transforms import model_input
+from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine import run as engine_run
-from ssdlib.engine import run_folder, train
 from ssdlib.engine.validation import OverlapWarning, Validation, require_apart
 from ssdlib.loss import multibox_loss
 from ssdlib.metrics import evaluate
@@ -51,6 +51,15 @@ def test_what_is_measured(held_out: Images):
     found = model.predict([image for image, _ in held_out.items])
     expected = evaluate(found, [target for _, target in held_out.items], model.num_classes).mean
     assert measured[0]["mAP"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_what_is_measured_as_on_a_gpu(held_out: Images, monkeypatch: pytest.MonkeyPatch):
+    """By the loss and the detection that ask nothing of the device."""
+    expected = Validation(held_out, batch_size=2).measure(demo_model())
+    monkeypatch.setattr(processes, "ON_DEVICE", ("cpu",))
+    monkeypatch.setattr(processes, "multibox_sums", None)
+    measured = Validation(held_out, batch_size=2).measure(demo_model())
+    assert measured == pytest.approx(expected, rel=1e-5)
 
 
 def test_without_positives_or_objects_nothing_is_nan(held_out: Images):
