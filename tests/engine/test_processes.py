@@ -1,17 +1,23 @@
-"""Two processes on one machine, joined by gloo: the same run as that of one process, and every image exactly once."""
+"""Two and four processes on one machine, joined by gloo: the same run as that of one, and every image exactly once."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.commands import torchrun
 from support.small_run import Images, empty_item, log_of, quick, sample_images
 from torch import Tensor, nn
 
@@ -85,6 +91,19 @@ def stop_in_the_third(_model: SSD, line: dict[str, float]) -> dict[str, float]:
     return {}
 
 
+def kill_in_the_third(_model: SSD, line: dict[str, float]) -> dict[str, float]:
+    if line["epoch"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def work_of_four(out: Path) -> None:
+    """What each of four processes does, until it is killed."""
+    ARCHITECTURES["two_maps"] = two_maps
+    train(CONFIG, images(), out / "four", progress=False)
+    train(CONFIG, images(), out / "killed", progress=False, save_every=2, after_epoch=kill_in_the_third)
+
+
 def work(out: Path) -> dict[str, Any]:
     """What each process does; run by `python test_processes.py OUT`, too."""
     ARCHITECTURES["two_maps"] = two_maps
@@ -92,6 +111,8 @@ def work(out: Path) -> dict[str, Any]:
     with suppress(InterruptedError):
         train(CONFIG, images(), out / "stopped", progress=False, save_every=2, after_epoch=stop_in_the_third)
     train(CONFIG, images(), out / "stopped", progress=False, resume=True)
+    if (out / "elastic").exists():
+        train(CONFIG, images(), out / "elastic", progress=False, resume=True)
     made = processes.in_turn(lambda: first_to_make(out / "once"))
     with suppress(ZeroDivisionError):
         processes.in_turn(lambda: 1 / 0)  # in each of them: nobody waits for one that failed
@@ -118,8 +139,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """Folders of the runs of four processes and of two, and what each of the two did."""
     out = tmp_path_factory.mktemp("together")
-    done = torchrun(out, [__file__, str(out)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-W", "error::UserWarning:ssdlib", __file__, str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return out, [json.loads((out / f"{i}.json").read_text()) for i in range(2)]
 
@@ -139,6 +163,26 @@ def test_two_processes_make_the_run_of_one(
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
     assert sorted(p.name for p in (together[0] / "run").iterdir()) == ["config.json", "log.jsonl", "model.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["four processes", "four, killed, and two that go on"])
+def test_four_processes_make_the_run_of_one_also_when_two_end_it(
+    run: str, alone: tuple[Path, Any], together: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+):
+    folder = together[0] / ("four" if run == "four processes" else "elastic")
+    killed = together[0] / "killed"
+    assert [line["step"] for line in log_of(killed)][:2] == [1, 2]
+    assert (killed / "state.pt").exists()
+    assert not (killed / "model.safetensors").exists()
+    one, other = log_of(alone[0] / "run"), log_of(folder)
+    assert [line["step"] for line in other] == [1, 2, 3, 4, 5, 6]
+    for ours, theirs in zip(other, one, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    monkeypatch.setitem(ARCHITECTURES, "two_maps", two_maps)
+    a, b = (load_model(path / "model.safetensors").state_dict() for path in (alone[0] / "run", folder))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -185,8 +229,37 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch):
         pass
 
 
+def work_of_two(out: Path) -> None:
+    result = work(out)
+    (out / f"{result['rank']}.json").write_text(json.dumps(result))
+
+
+def joined(count: int, task: Callable[[Path], None], out: Path) -> int:
+    """Do a task in processes as torchrun would start them, but forked: PyTorch is imported once. The worst status."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    children = []
+    for number in range(count):
+        children.append(os.fork())
+        if children[-1] == 0:
+            os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(number)
+            try:
+                with process_group(torch.device("cpu")):
+                    task(out)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+    return max(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])) for child in children)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with process_group(torch.device("cpu")):
-        result = work(Path(sys.argv[1]))
-        (Path(sys.argv[1]) / f"{result['rank']}.json").write_text(json.dumps(result))
+    folder = Path(sys.argv[1])
+    if joined(4, work_of_four, folder) != signal.SIGKILL:
+        sys.exit("the four were not killed")
+    shutil.copytree(folder / "killed", folder / "elastic")
+    sys.exit(joined(2, work_of_two, folder))
