@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpu_parts.work import Asked, Figures
-from ssdlib.data import AnnotatedDataset, make_toy_voc, open_dataset, sample_root
+from ssdlib.data import TOY_CLASSES, AnnotatedDataset, make_toy_voc, open_dataset, sample_root
 from ssdlib.engine import PRESETS, TrainConfig, detect_dataset, train
 from ssdlib.engine.run_folder import LOG, MODEL
 from ssdlib.engine.validation import Validation
@@ -142,8 +142,8 @@ def paper(asked: Asked) -> Figures:
         return figures
     folders = drawn(asked.folder, images, 1 if asked.small else max(1, asked.workers))
     on = make_toy_voc(asked.folder / "scenes_test", train=0, val=0, test=test, sides=(375, 500), progress=False)
-    dataset = open_dataset(folders, "train")
-    validation = Validation(open_dataset(on, "test", dataset.classes), every=1 if asked.small else 6, batch_size=64)
+    dataset = open_dataset(folders, "train", TOY_CLASSES)  # a small folder may lack one
+    validation = Validation(open_dataset(on, "test", TOY_CLASSES), every=1 if asked.small else 6, batch_size=64)
     out = asked.folder / "paper"
     options: dict[str, Any] = {"validation": validation, "weights": asked.weights, "save_every": 1000}
     as_far_as_time_goes(figures, config, dataset, out, **options)

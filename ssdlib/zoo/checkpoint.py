@@ -128,7 +128,11 @@ def load_model(path: str | Path, *, classes: Sequence[str] | None = None, recipe
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor that holds a NaN or an infinite number."""
-    return next((name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()), None)
+    names = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
+    if not names:
+        return None
+    finite = torch.stack([tensors[name].isfinite().all() for name in names]).tolist()  # a GPU is asked once
+    return next((name for name, good in zip(names, finite, strict=True) if not good), None)
 
 
 @contextmanager
