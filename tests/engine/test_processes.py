@@ -111,8 +111,14 @@ def work(out: Path) -> dict[str, Any]:
     with suppress(InterruptedError):
         train(CONFIG, images(), out / "stopped", progress=False, save_every=2, after_epoch=stop_in_the_third)
     train(CONFIG, images(), out / "stopped", progress=False, resume=True)
+    went_on: list[float] = []
     if (out / "elastic").exists():
-        train(CONFIG, images(), out / "elastic", progress=False, resume=True)
+
+        def note(_model: SSD, line: dict[str, float]) -> dict[str, float]:
+            went_on.append(line["epoch"])
+            return {}
+
+        train(CONFIG, images(), out / "elastic", progress=False, resume=True, after_epoch=note)
     made = processes.in_turn(lambda: first_to_make(out / "once"))
     with suppress(ZeroDivisionError):
         processes.in_turn(lambda: 1 / 0)  # in each of them: nobody waits for one that failed
@@ -120,6 +126,7 @@ def work(out: Path) -> dict[str, Any]:
     return {
         "rank": rank(),
         "made": made,
+        "went_on": went_on,
         "world_size": world_size(),
         "total": all_reduce_sum(torch.tensor([1.0, rank()])).tolist(),
         "gathered": [gather([10 * i for i in processes.share_of(n)], n) for n in (0, 1, 5)],
@@ -172,6 +179,7 @@ def test_four_processes_make_the_run_of_one_also_when_two_end_it(
 ):
     folder = together[0] / ("four" if run == "four processes" else "elastic")
     killed = together[0] / "killed"
+    assert [two["went_on"] for two in together[1]] == [[3, 4, 5, 6]] * 2
     assert [line["step"] for line in log_of(killed)][:2] == [1, 2]
     assert (killed / "state.pt").exists()
     assert not (killed / "model.safetensors").exists()

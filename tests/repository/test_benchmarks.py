@@ -331,6 +331,15 @@ def test_the_memory_of_a_long_video(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_what_adding_gradients_up_adds_to_a_step(tmp_path: Path):
+    importlib.import_module("processes").main(counts="1,2", rounds=1, numbers=1_000_000, results=tmp_path)
+    one, two = json.loads((tmp_path / "processes.json").read_text())["rows"]
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["large_seconds"] == one["large_by_arithmetic"] == 0 < two["large_seconds"]
+    assert min(one["step_seconds"], two["step_seconds"], two["without_adding_seconds"]) > 0
+
+
+@pytest.mark.slow
 def test_a_large_set_is_opened_twice(tmp_path: Path):
     importlib.import_module("opening").main(images=2_000, boxes=3_000, points=5, folder=tmp_path, results=tmp_path)
     record = json.loads((tmp_path / "opening.json").read_text())
