@@ -178,8 +178,13 @@ def resumed_config(small: bool) -> TrainConfig:
     return replace(config, precision="bfloat16", augment_on="device")
 
 
-def run_once(out: Path, device: str, small: bool, killed_after: int | None = None) -> None:
-    """The run in a folder, from its beginning or from where it stands; killed without a warning after so many steps."""
+def run_once(out: Path, device: str, small: bool, killed_after: int | None = None, threads: int | None = None) -> None:
+    """The run in a folder, from its beginning or from where it stands; killed without a warning after so many steps.
+
+    `threads`, of a process that has just begun: with another number of them a CPU adds up in another order.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     config = resumed_config(small)
     dataset = open_dataset(sample_root(), "trainval")
 
@@ -216,7 +221,7 @@ def resume(asked: Asked) -> Figures:
             run_once(whole, device, asked.small)
             if key["runs"] == kinds[1]:
                 child = multiprocessing.get_context("spawn").Process(
-                    target=run_once, args=(other, device, asked.small, half)
+                    target=run_once, args=(other, device, asked.small, half, torch.get_num_threads())
                 )
                 child.start()
                 child.join()
