@@ -20,6 +20,7 @@ from ssdlib.exercises.matching import check_match_table
 from ssdlib.exercises.metrics import check_outcomes
 from ssdlib.exercises.model import check_positions_in_use
 from ssdlib.exercises.nms import check_soft_nms
+from ssdlib.exercises.overfeat import check_half_the_stride
 from ssdlib.exercises.own_data import check_yolo_to_pixels
 from ssdlib.exercises.priors import check_bottle_recipe, check_index_of
 from ssdlib.exercises.segmentation import check_mean_iou
@@ -39,6 +40,7 @@ __all__ = [
     "check_decode_corners",
     "check_departures",
     "check_encode_corners",
+    "check_half_the_stride",
     "check_index_of",
     "check_interpolate",
     "check_iou_of_partners",
