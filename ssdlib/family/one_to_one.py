@@ -95,8 +95,6 @@ class OneToOne(nn.Module):
 
         `max_overlap` has no meaning here and changes nothing: there is no NMS. The best scores are the result.
         """
-        if len(images) == 0:
-            return []
         offsets, logits = self(images)
         scores, classes = logits.float().sigmoid().flatten(1), logits.shape[2]
         order = scores.argsort(dim=1, descending=True, stable=True)[:, :top_k]  # (N, K), of P * (C-1)

@@ -10,18 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from support.small_run import QUICK, Images, log_of, sample_images
+from support.small_run import QUICK, Images, log_of, losses_with_a_nan, sample_images
 from torch import Tensor
 
 from ssdlib.data.transforms import Augmentation
 from ssdlib.detection import detect
-from ssdlib.engine import processes, train
 from ssdlib.engine import run as engine_run
+from ssdlib.engine import train
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.device_detection import detect_later, detect_padded
 from ssdlib.engine.inference import detect_dataset
 from ssdlib.engine.validation import Validation
-from ssdlib.loss import LossSums
 from ssdlib.model import build_model
 from ssdlib.zoo.checkpoint import demo_model
 
@@ -78,15 +77,7 @@ def test_what_waits_is_noticed():
 
 
 def test_a_step_that_is_not_finite_ends_the_run(sample: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    calls, real = 0, processes.device_sums
-
-    def failing(*args: Any, **kwargs: Any) -> LossSums:
-        nonlocal calls
-        calls += 1
-        sums = real(*args, **kwargs)
-        return sums._replace(confidence=sums.confidence * (math.nan if calls == 5 else 1.0))
-
-    monkeypatch.setattr(processes, "device_sums", failing)
+    losses_with_a_nan(monkeypatch, 5)
     with pytest.raises(FloatingPointError, match=r"confidence loss became nan in step 5, .*\(epoch 1\): index"):
         train(replace(QUICK, iterations=9), sample, tmp_path, device=GPU, progress=False, save_every=2)
     saved = torch.load(tmp_path / "state.pt", weights_only=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from ssdlib.data import VOCDataset, sample_root
+from ssdlib.engine import processes
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.presets import PRESETS
+from ssdlib.loss import LossSums
 
 QUICK = TrainConfig(iterations=3, batch_size=2, warmup=0.0, augmentation=PRESETS["tiny"].augmentation)
 TIMES = {"seconds", "images_per_second", "waiting"}  # of a line of the log: they differ from run to run
@@ -62,3 +66,17 @@ def weights_of(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def quick(**changes: Any) -> TrainConfig:
     return replace(QUICK, **changes)
+
+
+def losses_with_a_nan(monkeypatch: pytest.MonkeyPatch, call: int) -> list[int]:
+    """Let the loss of the classes be NaN in that call of `device_sums`, from 1; the list has a number for each call."""
+    calls: list[int] = []
+    real = processes.device_sums
+
+    def failing(*args: Any, **kwargs: Any) -> LossSums:
+        calls.append(len(calls) + 1)
+        sums = real(*args, **kwargs)
+        return sums._replace(confidence=sums.confidence * (math.nan if calls[-1] == call else 1.0))
+
+    monkeypatch.setattr(processes, "device_sums", failing)
+    return calls
