@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.voc_folder import object_xml, write_annotation
 
-from ssdlib.data.annotations import Finding, clean_box, read_annotation, summarize
+from ssdlib.data.annotations import Finding, clean_box, plainly_inside, read_annotation, summarize
 
 
 def kinds(notes):
@@ -101,6 +101,28 @@ def test_box_spans_the_pixels_between_its_corners(corners, size):
 
 
 number = st.floats(-1e4, 1e4) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1.0])
+
+
+edge = st.one_of(
+    st.floats(-0.5, 8.5),
+    st.sampled_from([-1e-9, 0.0, 0.019, 0.021, 3.0, 3.02, 7.999999999, 8.0, 8.000000001, 9.0, math.nan]),
+)
+
+
+@given(st.tuples(edge, edge, edge, edge), st.tuples(st.integers(1, 8), st.integers(1, 8)))
+@example((0.0, 0.0, 8.5, 8.0), (8, 8))
+@example((1.0, 2.0, 7.0, 8.0), (8, 8))
+@example((3.0, 0.0, 3.0, 8.0), (8, 8))
+@example((3.0, 0.0, 3.00000001, 8.0), (8, 8))
+def test_the_short_way_gives_what_the_rules_give_or_nothing(corners, size):
+    box = plainly_inside(*corners, size)
+    if box is not None:
+        assert (box, []) == clean_box(texts(*corners), size, one_based=False)
+
+
+def test_most_boxes_go_the_short_way():
+    assert plainly_inside(1.0, 2.0, 7.0, 8.0, (8, 8)) == (1.0, 2.0, 7.0, 8.0)
+    assert plainly_inside(0.0, 0.0, 8.0, 8.0, (8, 8)) == (0.0, 0.0, 8.0, 8.0)
 
 
 @given(st.tuples(number, number, number, number), st.booleans())
