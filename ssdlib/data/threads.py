@@ -21,9 +21,5 @@ def in_threads(
     Whatever ends it early, such as an error of `work` or Ctrl-C, leaves out what was not begun.
     """
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        done = pool.map(work, items)
-        try:
-            yield from tqdm(done, title, len(items), unit="image", disable=not progress)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        # Its iterator cancels what was not begun when it ends early.
+        yield from tqdm(pool.map(work, items), title, len(items), unit="image", disable=not progress)
