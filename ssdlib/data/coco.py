@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ssdlib.data.annotated import (
     AnnotatedDataset,
@@ -22,51 +19,8 @@ from ssdlib.data.annotated import (
 from ssdlib.data.annotations import Box, Finding, Note, clean_box, plainly_inside
 from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.index import Contents, indexed
-from ssdlib.data.names import check_file_name, check_name, shown
-
-ImageId = int | str
-_NUMBERS = {int, float}  # and not bool, which is an int
-_PIECE = 2**24  # bytes of a file that are read at a time
-_OUTLINE = re.compile(rb'("segmentation"\s*:\s*)\[[][0-9eE+.,\s-]*\]')
-
-
-class CocoObject(NamedTuple):
-    """One entry of "annotations": its place in that list, and what it says. The box is not yet checked."""
-
-    position: int
-    category_id: int
-    bbox: Any
-    crowd: bool
-
-
-class CocoImage(NamedTuple):
-    """One entry of "images" with its objects. `size` is (width, height), None where it is missing."""
-
-    image_id: ImageId
-    path: Path
-    size: tuple[int, int] | None
-    objects: list[CocoObject]
-
-
-class _Annotation(NamedTuple):
-    """What we ask of an entry of "annotations"; the parser makes one of each that has all of it, and right types."""
-
-    id: ImageId | None
-    image_id: ImageId
-    category_id: int
-    bbox: Any
-    iscrowd: int
-
-
-class Instances(NamedTuple):
-    """One file of annotations as written.
-
-    `categories` are the names by id, sorted by id; `problems` has a message for each entry that could not be taken.
-    """
-
-    categories: dict[int, str]
-    images: list[CocoImage]
-    problems: list[str]
+from ssdlib.data.instances import NUMBERS, CocoImage, Instances, parse_instances
+from ssdlib.data.names import check_file_name, shown
 
 
 class CocoDataset(AnnotatedDataset):
@@ -162,114 +116,6 @@ def _image_folder(root: Path, image_set: str) -> Path | None:
     return next((root / name for name in (image_set, "images") if (root / name).is_dir()), None)
 
 
-def parse_instances(file: Path, locate: Callable[[str], Path]) -> Instances:
-    """Parse a file of annotations, of which `locate` says where the image of a name is.
-
-    Raises:
-        ValueError: the file is not readable as JSON, or lacks one of its lists.
-    """
-    try:
-        content = json.loads(_text_of(file), object_hook=_compact)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not readable as JSON: {error}") from error
-    for key in ("categories", "images", "annotations"):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"{file}: there is no list {key!r}, as COCO's instances have it")
-
-    categories: dict[int, str] = {}
-    images: dict[ImageId, CocoImage] = {}
-    annotation_ids: set[ImageId] = set()
-    problems: list[str] = []
-
-    def category(index: int, entry: Mapping[str, Any]) -> None:
-        number, name = _new(_get(entry, "id", int), categories), check_name(_get(entry, "name", str), "the name")
-        if name in categories.values():
-            raise ValueError(f"the name {shown(name)} stands twice")
-        categories[number] = name
-
-    def image(index: int, entry: Mapping[str, Any]) -> None:
-        image_id, name = _new(_get(entry, "id", int, str), images), _get(entry, "file_name", str)
-        if isinstance(image_id, str):
-            check_name(image_id, "the id")
-        size = (_get(entry, "width", int), _get(entry, "height", int)) if "width" in entry else None
-        images[image_id] = CocoImage(image_id, locate(name), size, [])
-
-    def annotation(index: int, entry: Mapping[str, Any] | _Annotation) -> None:
-        if not isinstance(entry, _Annotation):
-            image_id, number = _get(entry, "image_id", int, str), _get(entry, "category_id", int)
-            crowd = _get(entry, "iscrowd", int) if "iscrowd" in entry else 0
-            annotation_id = _get(entry, "id", int, str) if "id" in entry else None
-            entry = _Annotation(annotation_id, image_id, number, entry.get("bbox"), crowd)
-        annotation_id, image_id, number, bbox, crowd = entry
-        if annotation_id is not None:
-            annotation_ids.add(_new(annotation_id, annotation_ids))
-        if image_id not in images:
-            raise ValueError(f"unknown image_id {shown(image_id)}")
-        if number not in categories:
-            raise ValueError(f"unknown category_id {shown(number)}")
-        images[image_id].objects.append(CocoObject(index, number, bbox, crowd != 0))
-
-    readers: dict[str, Callable[[int, Any], None]]
-    readers = {"categories": category, "images": image, "annotations": annotation}
-    for key, read in readers.items():
-        entries = content.pop(key)
-        for index in range(len(entries)):
-            entry, entries[index] = entries[index], None  # what is read makes room for what comes of it
-            try:
-                if not isinstance(entry, dict) and (not isinstance(entry, _Annotation) or key != "annotations"):
-                    raise ValueError(f"must be an object in braces, got {shown(entry)}")
-                read(index, entry)
-            except ValueError as error:
-                problems.append(f"{file}, {key}[{index}]: {error}")
-    return Instances(dict(sorted(categories.items())), list(images.values()), problems)
-
-
-def _text_of(file: Path) -> str:
-    """The text of a JSON file with 0 in the place of each outline: they are nine tenths of COCO's files.
-
-    The parser would make half a gigabyte of numbers of them, only to have them thrown away.
-    """
-    parts, rest = [], b""
-    with file.open("rb") as content:
-        while piece := content.read(_PIECE):
-            rest += piece
-            cut = rest.rfind(b"}") + 1  # no outline goes on behind a brace
-            parts.append(_OUTLINE.sub(rb"\g<1>0", rest[:cut]))
-            rest = rest[cut:]
-    whole = b"".join([*parts, rest])
-    parts.clear()
-    return whole.decode(json.detect_encoding(whole), "surrogatepass")
-
-
-def _compact(entry: dict[str, Any]) -> Any:
-    """What the parser keeps of an object in braces, as soon as it has read it: a set may have a million of them."""
-    if "file_name" in entry:
-        return {key: entry[key] for key in ("id", "file_name", "width", "height") if key in entry}
-    values: list[Any] = [entry.get(name) for name in _Annotation._fields]
-    number, image_id, category_id, bbox, crowd = values
-    if {type(number), type(image_id), type(category_id), type(crowd)} != {int}:
-        return entry
-    if isinstance(bbox, list) and len(bbox) == 4 and {*map(type, bbox)} == {float}:
-        bbox = array("d", bbox)  # half of what four numbers take in a list
-    return _Annotation(number, image_id, category_id, bbox, crowd)
-
-
-def _get(entry: Mapping[str, Any], key: str, *kinds: type) -> Any:
-    """Value of a key, of one of the given types; True and False are no numbers here."""
-    if key not in entry:
-        raise ValueError(f"there is no {key!r}")
-    if type(entry[key]) not in kinds:
-        expected = " or ".join({int: "a whole number", str: "a text"}[kind] for kind in kinds)
-        raise ValueError(f"{key!r} must be {expected}, got {shown(entry[key])}")
-    return entry[key]
-
-
-def _new(key: Any, known: Mapping[Any, Any] | set[Any]) -> Any:
-    if key in known:
-        raise ValueError(f"the id {shown(key)} stands twice")
-    return key
-
-
 def coco_image(
     file: Path, image: CocoImage, categories: Mapping[int, str], labels: Mapping[str, int], unknown: Unknown
 ) -> AnnotatedImage:
@@ -303,11 +149,9 @@ def clean_bbox(bbox: Any, size: tuple[int, int]) -> tuple[Box | None, list[Note]
 
     A width or height below 0 counts as swapped corners. Returns the box in corners, or None, and the notes.
     """
-    if isinstance(bbox, array):
-        bbox = bbox.tolist()
     if bbox is None or bbox == []:
         return None, [Note("no box", "refused", f"bbox {shown(bbox)}")]
-    if not isinstance(bbox, list) or len(bbox) != 4 or not {*map(type, bbox)} <= _NUMBERS:
+    if not isinstance(bbox, list) or len(bbox) != 4 or not {*map(type, bbox)} <= NUMBERS:
         return None, [Note("not a number", "refused", f"bbox {shown(bbox)}")]
     x, y, width, height = bbox
     if 0 <= x <= size[0] and 0 <= y <= size[1] and 0 < width <= size[0] and 0 < height <= size[1]:

@@ -16,8 +16,7 @@ from PIL import Image
 from support.coco_folder import annotation, image, write_coco
 from support.voc_folder import object_xml, write_voc
 
-from ssdlib.data import CocoDataset, DataWarning, VOCDataset, check_dataset, open_dataset
-from ssdlib.data import coco as coco_module
+from ssdlib.data import CocoDataset, DataWarning, VOCDataset, check_dataset, json_lists, open_dataset
 from ssdlib.data.annotations import clean_box
 from ssdlib.data.coco import clean_bbox
 
@@ -161,13 +160,13 @@ def test_outlines_are_passed_over(
         entry.clear()
         entry.update({"segmentation": outline, **rest} if first else {**rest, "segmentation": outline})
     (root / "annotations" / "instances_train.json").write_text(json.dumps(content, indent=indent))
-    monkeypatch.setattr(coco_module, "_PIECE", piece)
+    monkeypatch.setattr(json_lists, "_PIECE", piece)
     with pytest.warns(DataWarning):
         dataset = CocoDataset(root, "train")
     assert dataset.classes == expected.classes == ('cat "segmentation": [1, 2]',)
     assert dataset.findings == expected.findings
     assert dataset.target(0)["boxes"].tolist() == expected.target(0)["boxes"].tolist()
-    text = coco_module._text_of(root / "annotations" / "instances_train.json")
+    text = "".join(json_lists.pieces_of(root / "annotations" / "instances_train.json"))
     assert "30" not in text.split('"annotations"')[1].split("}")[0]  # an outline was cut, and not only not used
 
 

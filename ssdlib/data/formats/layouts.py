@@ -9,8 +9,9 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import ElementTree
 
 from ssdlib.data.annotations import Box, Note, clean_box, read_annotation
-from ssdlib.data.coco import clean_bbox, parse_instances
+from ssdlib.data.coco import clean_bbox
 from ssdlib.data.formats.collecting import Cleaner, Collector, ImageFiles, LabelledObject, Size, Source, files_below
+from ssdlib.data.instances import parse_instances
 from ssdlib.data.voc import read_image_set
 
 
