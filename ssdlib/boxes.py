@@ -108,7 +108,7 @@ def iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     shared = intersection(a_xyxy, b_xyxy)
     union = area(a_xyxy)[..., :, None] + area(b_xyxy)[..., None, :]
     union -= shared  # (..., N, M)
-    return torch.where(union > 0, shared / union, 0.0)
+    return (shared / union).nan_to_num_(0)  # 0/0; `where` and a comparison would take half of the whole time
 
 
 def require_boxes(boxes: Tensor, name: str, min_dim: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple, get_args
 
@@ -30,7 +31,8 @@ def detect(
 ) -> list[Detection]:
     """Turn raw predictions into detections: scores, threshold, decode, NMS for each class, the best of all classes.
 
-    All images are done at once; `detect_plainly` does the same image by image and class by class.
+    All images are done at once, and only priors that may hold an object get scores at all (see `find_candidates`);
+    `detect_plainly` does the same image by image and class by class.
 
     Args:
         offsets: (N, P, 4), predicted offsets.
@@ -55,8 +57,8 @@ def detect(
     Source: Liu et al. (2016), sections 2.2 and 3: threshold 0.01, NMS 0.45, top 200; 400 candidates a class in the
     original code.
     """
-    scores = object_scores(offsets, logits, priors_cxcywh, activation)  # (N, P, C-1)
-    for found in shortlists(scores, min_score, max_candidates):  # usually the first one is enough
+    _require_shapes(offsets, logits, priors_cxcywh)
+    for found in find_candidates(logits, min_score, max_candidates, activation):  # usually the first one is enough
         boxes = candidate_boxes(offsets, priors_cxcywh, found.priors, variances)  # (N, K, 4)
         kept = nms_fast(boxes, found.labels, found.valid & has_area(boxes), max_overlap, top_k)  # (N, K)
         if (kept.sum(dim=1) >= top_k).all():
@@ -108,13 +110,17 @@ def class_scores(logits: Tensor, activation: Activation = "softmax") -> Tensor:
 
 def object_scores(offsets: Tensor, logits: Tensor, priors_cxcywh: Tensor, activation: Activation = "softmax") -> Tensor:
     """(N, P, C-1) float32: the scores without their first column, as background is no detection."""
+    _require_shapes(offsets, logits, priors_cxcywh)
+    return class_scores(logits, activation)[..., 1:]
+
+
+def _require_shapes(offsets: Tensor, logits: Tensor, priors_cxcywh: Tensor) -> None:
     expected = (len(offsets), len(priors_cxcywh))
     if offsets.shape != (*expected, 4) or logits.dim() != 3 or logits.shape[:2] != expected:
         raise ValueError(
             f"detect needs offsets (N, P, 4), logits (N, P, C) and priors (P, 4), got {tuple(offsets.shape)}, "
             f"{tuple(logits.shape)} and {tuple(priors_cxcywh.shape)}"
         )
-    return class_scores(logits, activation)[..., 1:]
 
 
 class Candidates(NamedTuple):
@@ -124,6 +130,60 @@ class Candidates(NamedTuple):
     labels: Tensor  # int64, 1..C-1
     priors: Tensor  # int64
     valid: Tensor  # bool
+
+
+def find_candidates(
+    logits: Tensor, min_score: float, max_candidates: int, activation: Activation = "softmax"
+) -> Iterator[Candidates]:
+    """The candidates of each class, as `shortlists` finds them among the scores, of which most are never computed.
+
+    A trained network is sure of the background nearly everywhere. There even the best object class of a prior falls too
+    far behind the background to reach `min_score`, which is seen by one subtraction. Only the other priors get scores.
+
+    Args:
+        logits: (N, P, C).
+        min_score: candidates have at least this score.
+        max_candidates: at most so many of each class.
+        activation: how scores are made of logits.
+
+    Yields:
+        One or two `Candidates`, as `shortlists`.
+
+    Raises:
+        ValueError: if there is no such activation.
+    """
+    hopeful = may_pass(logits, min_score, activation)  # (N, P)
+    image, prior = hopeful.nonzero(as_tuple=True)  # (R,) each
+    if 8 * len(image) > hopeful.numel():  # to pick so many out would cost more than it saves
+        yield from shortlists(class_scores(logits, activation)[..., 1:], min_score, max_candidates)
+        return
+    scores = class_scores(logits[image, prior], activation)[:, 1:]  # (R, C-1)
+    row, column = (scores >= min_score).nonzero(as_tuple=True)  # (L,) each
+    counts = image[row].bincount(minlength=len(logits)).tolist()
+    found = _by_image(image[row], prior[row], column, scores[row, column], counts)
+    yield found._replace(valid=found.valid & _among_best_of_class(found.labels, max_candidates))
+
+
+def may_pass(logits: Tensor, min_score: float, activation: Activation = "softmax") -> Tensor:
+    """(N, P) bool: false where surely no object class reaches `min_score`.
+
+    With "sigmoid" the best logit of a prior decides. With "softmax" a score is at most sigmoid(logit - that of the
+    background), which it would be if there were no other class.
+    """
+    if logits.shape[-1] < 2:
+        return logits.new_zeros(logits.shape[:2], dtype=torch.bool)
+    best = logits[..., 1:].amax(dim=-1).float()  # (N, P), NaN where one is
+    if activation == "softmax":
+        best = best - logits[..., 0].float()
+    least = min(0.9999 * min_score, 0.9999)  # a little less: scores are rounded
+    return best >= (math.log(least / (1 - least)) if least > 0 else -math.inf)
+
+
+def _among_best_of_class(labels: Tensor, max_candidates: int) -> Tensor:
+    """(N, K) bool: at most so many of each label in a row, the first ones."""
+    grouped, order = labels.sort(dim=1, stable=True)  # the candidates of a class stand together, still best first
+    rank = torch.arange(labels.shape[1], device=labels.device) - torch.searchsorted(grouped, grouped)  # (N, K)
+    return torch.zeros_like(labels, dtype=torch.bool).scatter_(1, order, rank < max_candidates)
 
 
 def shortlists(scores: Tensor, min_score: float, max_candidates: int) -> Iterator[Candidates]:
@@ -156,12 +216,17 @@ def shortlists(scores: Tensor, min_score: float, max_candidates: int) -> Iterato
             passing = above | equal & (equal.cumsum(dim=1) <= max_candidates - above.sum(dim=1, keepdim=True))
             counts = passing.sum(dim=(1, 2)).tolist()
     image, prior, column = passing.nonzero(as_tuple=True)  # (L,) each, image by image
+    yield _by_image(image, prior, column, scores[image, prior, column], counts)
+
+
+def _by_image(image: Tensor, prior: Tensor, column: Tensor, scores: Tensor, counts: list[int]) -> Candidates:
+    """Of a list (L,), image by image, with `counts` in each; `column` is that of the scores, without background."""
     first = torch.tensor([0, *counts], device=image.device).cumsum(0)  # where each image begins
     place = torch.arange(len(image), device=image.device) - first[image]  # in its image's row
     shape = (len(counts), max(counts, default=0))
     best, labels, priors = scores.new_full(shape, -1), image.new_zeros(shape), image.new_zeros(shape)
-    best[image, place], labels[image, place], priors[image, place] = scores[image, prior, column], column + 1, prior
-    yield _best_first(best, labels, priors, best >= 0)
+    best[image, place], labels[image, place], priors[image, place] = scores, column + 1, prior
+    return _best_first(best, labels, priors, best >= 0)
 
 
 def _best_first(scores: Tensor, labels: Tensor, priors: Tensor, valid: Tensor) -> Candidates:

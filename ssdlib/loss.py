@@ -91,7 +91,8 @@ def multibox_sums(
     labels, matched_offsets = assign_targets(targets, priors_cxcywh, logits.shape[-1], threshold, variances)
     positive = labels > 0  # (N, P)
     with torch.no_grad():
-        hardness = background_loss(logits, activation)  # (N, P)
+        # A few images at a time, so that the logarithms of all classes stay in the processor's cache.
+        hardness = torch.cat([background_loss(few, activation) for few in logits.split(4)])  # (N, P)
         negative = mine_hard_negatives(hardness, positive, negatives_per_positive)  # (N, P)
     chosen = positive | negative
     localization = F.smooth_l1_loss(offsets[positive], matched_offsets, reduction="sum")

@@ -67,8 +67,9 @@ def match_batch(
     counts, first = image.bincount(minlength=num_images).tolist(), 0
     for i, count in enumerate(counts):
         if count > 0:
-            best_overlap, best_object = overlaps[first : first + count].max(dim=0)  # (P,) each
-            matched[i] = torch.where(best_overlap >= threshold, best_object + first, UNMATCHED)
+            of_image = overlaps[first : first + count]
+            prior = (of_image.amax(dim=0) >= threshold).nonzero().squeeze(1)  # few: only they are asked which object
+            matched[i, prior] = of_image[:, prior].max(dim=0).indices + first
         first += count
 
     own = overlaps.argmax(dim=1)  # (T,)
@@ -145,9 +146,9 @@ def best_priors_fast(overlaps: Tensor) -> Tensor:
 
 
 def _overlaps(boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> Tensor:
-    """(M, P): in parts, as memory for intermediate results is slow to get where there are many objects."""
+    """(M, P): in parts whose intermediate results stay in the processor's cache, where there are many objects."""
     corners = cxcywh_to_xyxy(priors_cxcywh)
-    return torch.cat([iou(part, corners) for part in boxes_xyxy.split(128)])
+    return torch.cat([iou(part, corners) for part in boxes_xyxy.split(32)])
 
 
 def _require_valid(boxes_xyxy: Tensor, priors_cxcywh: Tensor) -> None:
