@@ -102,6 +102,8 @@ def bench_command(
             if name not in names:
                 needs = "a compiler of C++" if name == COMPILED else "pip install 'ssdlib[onnx,openvino]'"
                 typer.secho(f"warning: {name} is left out: {needs}", fg="yellow", err=True)
+        if not names:
+            raise ValueError("none of these runtimes is installed")
         model = model_of(run, torch_device("cpu"))
         warning = crowded(counts, threads)
         if warning:

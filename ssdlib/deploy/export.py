@@ -120,6 +120,8 @@ def export_model(
         raise ValueError(f"no outputs {outputs!r}; there are {', '.join(OUTPUTS)}")
     if target == "torch-export" and outputs == "nms":
         raise ValueError("torch-export has no NMS, as the number of its results is not known before: take onnx")
+    # Asked first: its extra brings all that is needed, onnx too.
+    openvino = require("openvino", "openvino") if target == "openvino" else None
     batch = check_batch(images, model.recipe.image_size)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / f"program{path.suffix}"
@@ -129,8 +131,7 @@ def export_model(
             thresholds = (min_score, max_overlap)
             exact = made.with_suffix(".onnx")
             write_onnx(model, exact, outputs, half and target == "onnx", thresholds)
-            if target == "openvino":
-                openvino = require("openvino", "openvino")
+            if openvino is not None:
                 openvino.save_model(openvino.convert_model(exact), made, compress_to_fp16=half)
         worst = compare(runtime_of(made), model, batch, outputs, TOLERANCE[half], (min_score, max_overlap))
         install(made, path)

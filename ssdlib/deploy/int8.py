@@ -86,6 +86,7 @@ def export_int8(
         raise ValueError(f"int8 goes into .onnx and .xml, not into {path.name}")
     if outputs not in OUTPUTS:
         raise ValueError(f"no outputs {outputs!r}; there are {', '.join(OUTPUTS)}")
+    openvino = require("openvino", "openvino") if target == "openvino" else None
     side, thresholds = model.recipe.image_size, (min_score, max_overlap)
     # Small at once: `prepare` leaves what has its size already as it is.
     seen = [TF.resize(upright_rgb(image), [side, side], antialias=True) for image in calibration]
@@ -103,8 +104,7 @@ def export_int8(
                 graph = onnx.load(quantized)
                 add_nms(graph, *thresholds)
                 quantized.write_bytes(graph.SerializeToString())
-            if target == "openvino":
-                openvino = require("openvino", "openvino")
+            if openvino is not None:
                 openvino.save_model(openvino.convert_model(quantized), made, compress_to_fp16=False)
             result = judge(runtime_of(made), model, outputs, seen, labelled, thresholds)
             if lost(result) is None:

@@ -184,6 +184,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert (written["photographs"], again["photographs"]) == (0, len(list((sample_root() / "JPEGImages").iterdir())))
     assert "would replace" in refused("bench", demo, "--json", demo)
     assert "no runtime 'abacus'" in refused("bench", demo, "--runtimes", "abacus")
+    monkeypatch.setattr(benching, "installed", lambda name: False)
+    assert "none of these runtimes is installed" in refused("bench", demo, "--runtimes", "onnxruntime,openvino")
 
 
 @pytest.mark.slow

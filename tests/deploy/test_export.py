@@ -339,9 +339,20 @@ def test_targets():
         export_int8(demo_model(), "a.onnx", [])
 
 
-@pytest.mark.parametrize(("package", "name"), [("onnx", "a.onnx"), ("onnxscript", "a.xml")])
-def test_a_package_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str):
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [("onnx", "a.onnx", "onnx"), ("onnxscript", "a.xml", "onnx"), ("openvino", "a.xml", "openvino")],
+)
+def test_a_package_that_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, extra: str
+):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=rf"this needs the package {package}: pip install 'ssdlib\[onnx\]'"):
+    if extra == "openvino":  # whose extra brings onnx too: one command, not two
+        monkeypatch.setitem(sys.modules, "onnx", None)
+    says = rf"this needs the package {package}: pip install 'ssdlib\[{extra}\]'"
+    with pytest.raises(ValueError, match=says):
         export_model(demo_model(), tmp_path / name)
+    if extra == "openvino":
+        with pytest.raises(ValueError, match=says):
+            export_int8(demo_model(), tmp_path / name, [])
     assert not list(tmp_path.iterdir())
