@@ -207,23 +207,40 @@ def plot_log(run: str | Path) -> Figure:
 def draw_on_image(
     image: Image.Image, detection: Mapping[str, Tensor], classes: Sequence[str], *, min_score: float = 0.5
 ) -> Image.Image:
-    """A copy of a PIL image, in its own resolution, with detections drawn on it; the arguments of `show_detections`."""
+    """A copy of a PIL image, in its own resolution, with detections drawn on it; the arguments of `show_detections`.
+
+    Labels lie on all boxes. One that would cover the label of a surer detection goes down inside its own box, if there
+    is room.
+    """
     drawn = image.convert("RGB")
     canvas = ImageDraw.Draw(drawn)
     size = max(11, round(min(drawn.size) / 36))
     font = ImageFont.load_default(size)
     rows = zip(detection["boxes"].tolist(), detection["labels"].tolist(), detection["scores"].tolist(), strict=True)
-    for box, label, score in reversed(list(rows)):  # the best last, on top
-        if score < min_score:
-            continue
-        color = color_of(label)
-        canvas.rectangle(box, outline=color, width=max(2, size // 6))
+    shown = [row for row in rows if row[2] >= min_score]
+    frames: list[tuple[float, float, float, float]] = []  # of the labels
+    for box, label, score in shown:
         text = f"{classes[label - 1]} {score:.2f}"
         right = drawn.width - canvas.textlength(text, font=font)  # a label does not run out of the image
-        corner = (max(0.0, min(box[0], right)), max(0.0, box[1] - 1.35 * size))
-        canvas.rectangle(canvas.textbbox(corner, text, font=font), fill=color, outline=color, width=2)
-        canvas.text(corner, text, fill="white" if _is_dark(color) else "black", font=font)
+        left, top = max(0.0, min(box[0], right)), max(0.0, box[1] - 1.35 * size)
+        frame = canvas.textbbox((left, top), text, font=font)
+        while any(_overlap(frame, other) for other in frames) and frame[3] + 1.35 * size < box[3]:
+            top += 1.35 * size
+            frame = canvas.textbbox((left, top), text, font=font)
+        frames.append(frame)
+    for box, label, _ in reversed(shown):  # the best last, on top
+        canvas.rectangle(box, outline=color_of(label), width=max(2, size // 6))
+    for frame, (_, label, score) in reversed(list(zip(frames, shown, strict=True))):
+        color = color_of(label)
+        canvas.rectangle(frame, fill=color, outline=color, width=2)
+        fill = "white" if _is_dark(color) else "black"
+        canvas.text(frame[:2], f"{classes[label - 1]} {score:.2f}", fill=fill, font=font, anchor="lt")
     return drawn
+
+
+def _overlap(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether two rectangles, xyxy, have an area in common."""
+    return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]
 
 
 def show_confusion(matrix: ConfusionMatrix, classes: Sequence[str], ax: Axes | None = None) -> Axes:

@@ -311,3 +311,42 @@ def test_a_label_does_not_run_out_of_the_image():
     detection = {"boxes": torch.tensor([[190.0, 60, 199, 90]]), "labels": torch.tensor([2]), "scores": torch.ones(1)}
     ours = changed(plotting.draw_on_image(image, detection, ["a", "long name"], min_score=0), image)
     assert ours[:58, :150].any()  # it begins well to the left of its box
+
+
+def filled(drawn: Image.Image, color: str) -> int:
+    """How many pixels have that colour."""
+    channels = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.asarray(drawn) == channels).all(axis=2).sum())
+
+
+def found(boxes: list[list[float]], labels: list[int]) -> dict[str, torch.Tensor]:
+    scores = torch.linspace(0.9, 0.6, len(boxes))
+    return {"boxes": torch.tensor(boxes), "labels": torch.tensor(labels), "scores": scores}
+
+
+def test_no_label_hides_another_one():
+    image = Image.new("RGB", (200, 160))
+    box = [20.0, 40, 180, 150]
+    alone = [
+        filled(plotting.draw_on_image(image, found([box], [k]), "abc"), plotting.PALETTE[k - 1]) for k in (1, 2, 3)
+    ]
+    drawn = plotting.draw_on_image(image, found([box] * 3, [1, 2, 3]), "abc")
+    outline = 2 * 2 * (160 + 110)
+    for color, before in zip(plotting.PALETTE, alone, strict=False):
+        assert filled(drawn, color) > (before - outline) * 0.9 > 50  # the label; of the outlines one is seen
+
+
+def test_a_label_that_finds_no_room_in_its_box_stays_at_its_corner():
+    image, low = Image.new("RGB", (200, 160)), [20.0, 40, 180, 45]
+    one = plotting.draw_on_image(image, found([low], [1]), "ab")
+    two = plotting.draw_on_image(image, found([low, low], [1, 2]), "ab")
+    assert not changed(one, two)[46:].any()  # nothing below the box
+
+
+def test_labels_lie_on_the_boxes():
+    """The left edge of the surer box goes through the label of the other one."""
+    image, box, color = Image.new("RGB", (200, 160)), [20.0, 60, 180, 150], plotting.PALETTE[1]
+    across = plotting.draw_on_image(image, found([[30.0, 5, 60, 150], box], [1, 2]), "ab")
+    apart = plotting.draw_on_image(image, found([[150.0, 5, 190, 50], box], [1, 2]), "ab")
+    label = (0, 30, 100, 58)
+    assert filled(across.crop(label), color) == filled(apart.crop(label), color) > 50
