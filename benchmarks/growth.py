@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import matplotlib.pyplot as plt
+import peer_data
 import peers
 import torch
 import typer
@@ -66,7 +67,7 @@ def main(
         measured.append({"work": work, "what": what, "points": points})
     points = []
     for images in (4, 8) if small else (625, 1250, 2500, 5000):
-        found, targets = peers.evaluation_data(images, 100, 81)
+        found, targets = peer_data.evaluation_data(images, 100, 81)
         peak = peak_memory(lambda f=found, t=targets: evaluate(f, t, 81))
         time = statistics.median(seconds(lambda f=found, t=targets: evaluate(f, t, 81)) for _ in range(rounds))
         points.append({"size": images, "ours": time, "ours_peak": peak})

@@ -35,13 +35,34 @@ def circumstances(device: str | torch.device = "cpu") -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "commit": _git("rev-parse", "--short", "HEAD") + changed,
-        "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu},
+        "hardware": {"processor": _processor(), "cores": os.cpu_count(), "gpu": gpu, **processor_features()},
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
         },
     }
+
+
+FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 bfloat16", "amx_tile": "AMX"}
+"""What decides about the speed of networks on a CPU: how Linux calls it, and how we do."""
+
+LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
+"""Environment variables that keep PyTorch and oneDNN from using all that a processor has."""
+
+
+def processor_features() -> dict[str, Any]:
+    """The instructions of the processor among `FEATURES`, and the limits that were set to using them."""
+    cpuinfo = Path("/proc/cpuinfo")
+    words = set(cpuinfo.read_text().split()) if cpuinfo.is_file() else set()
+    features = [name for word, name in FEATURES.items() if word in words]
+    limits = [f"{name}={os.environ[name]}" for name in LIMITS if os.environ.get(name)]
+    return {"features": features, **({"limited_by": " ".join(limits)} if limits else {})}
+
+
+def processor_kind() -> str:
+    """The widest vectors that PyTorch uses here: "avx512", "avx2", or what it calls them."""
+    return torch.backends.cpu.get_cpu_capability().lower()
 
 
 def write_record(record: dict[str, Any], name: str, folder: Path = RESULTS) -> Path:

@@ -1,56 +1,86 @@
-"""Time our code against torchvision's (mAP: torchmetrics') on the same tensors, and record it.
+"""Time our code against torchvision's (mAP: torchmetrics' and pycocotools') on the same tensors, and record it.
 
     OMP_NUM_THREADS=2 python benchmarks/speed.py
-    OMP_NUM_THREADS=2 python benchmarks/speed.py --only detection --only mAP --name speed_detection
+    OMP_NUM_THREADS=2 python benchmarks/speed.py --only detection --only mAP
 
-prints a table and writes ssdlib/engine/records/speed.json: command, commit, date, hardware, versions, and for each work
-the medians of both, the ratio of every pair of runs, the peak memory of both, and in what the results agree.
+prints a table and writes ssdlib/engine/records/speed.json: command, commit, date, hardware, versions, and for each
+work the medians of both, the ratio of every pair of runs, the peak memory of both, and in what the results agree. What
+cannot be measured on a machine is named there with the reason.
+
+speed.json is of a processor with AVX-512. Each other kind has a record of its own, such as speed_avx2.json. With
+--only, the other rows of the record stay as they are if they were measured on the same code and machine.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import peer_data
+import peer_networks
 import peers
 import torch
 import torchmetrics
 import typer
-from record import RESULTS, circumstances, write_record
-from timing import Pair, Row, as_record, compare, table
+from record import RESULTS, circumstances, processor_kind, write_record
+from timing import NotHere, Pair, compare, table
 
-from ssdlib.engine.precision import has_bfloat16
+from ssdlib.deploy.runtimes import ONNX, OPENVINO
 
 
 def works(folder: Path, small: bool) -> dict[str, Callable[[], Pair]]:
     """What is measured, by name; `small` for a test of the script, whose figures mean nothing."""
     n = 1 if small else 8
     name = "ssdlite320_mobilenet_v3_large" if small else "ssd300_vgg16"
-    # Where bfloat16 is only imitated it takes ten times as long, and a test learns nothing from that.
-    half = not small or has_bfloat16(torch.device("cpu"))
+    batch = 2 if small else 4
     rows: dict[str, Callable[[], Pair]] = {
         "matching + loss": lambda: peers.loss(2 if small else 32),
-        "detection, trained": lambda: peers.detection(True, n),
-        "detection, untrained": lambda: peers.detection(False, n),
-        "pipeline": lambda: peers.pipeline(folder, 2 if small else 24),
-        "mAP": lambda: peers.mean_average_precision(8 if small else 500),
-        "training, float32": lambda: peers.training(False, 2 if small else 4, name),
-        "training, bfloat16": lambda: peers.training(half, 2 if small else 4, name),
+        "detection, trained": lambda: peers.detection(True, n, target=0.30),
+        "detection, untrained": lambda: peers.detection(False, n, target=0.06),
+        "detection, SSD512": lambda: peers.detection(True, n, recipe="SSD512"),
+        "detection, 1001 classes": lambda: peers.detection(True, 1 if small else 2, 1001),
+        "pipeline": lambda: peer_data.pipeline(folder, 2 if small else 24),
+        "mAP": lambda: peer_data.mean_average_precision(8 if small else 500),
+        "evaluation of COCO's size": lambda: peer_data.coco_evaluation(8 if small else 5000),
+        "training, float32": lambda: peer_networks.training(False, batch, name),
+        "training, bfloat16": lambda: peer_networks.training(True, batch, name),
+        "training, compiled": lambda: peer_networks.training(False, batch, name, compiled=True),
     }
-    for batch in (1, n):
+    for images in (1, n):
         for bfloat16 in (False, True):
             kind = "bfloat16" if bfloat16 else "float32"
             # SSD300 here too: an untrained SSDLite gives nearly equal scores, of which NMS may keep others.
-            rows[f"inference, batch {batch}, {kind}"] = lambda b=batch, h=bfloat16: peers.inference(h and half, b)
+            rows[f"inference, batch {images}, {kind}"] = lambda b=images, h=bfloat16: peer_networks.inference(h, b)
+    rows["inference, compiled"] = lambda: peer_networks.inference(False, 1, compiled=True)
+    rows["runtime, ONNX Runtime"] = lambda: peer_networks.runtime(ONNX, folder)
+    rows["runtime, OpenVINO"] = lambda: peer_networks.runtime(OPENVINO, folder)
     return rows
 
 
+def default_name() -> str:
+    """That of the record of this kind of processor."""
+    return "speed" if processor_kind() == "avx512" else f"speed_{processor_kind()}"
+
+
+def kept(path: Path, now: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a record of the same code and machine, which need not be measured again."""
+    rows: dict[str, list[dict[str, Any]]] = {"rows": [], "not_here": []}
+    if not path.is_file():
+        return rows
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if any(record.get(field) != now[field] for field in ("commit", "hardware", "versions", "threads")):
+        return rows
+    return {field: record.get(field, []) for field in rows}
+
+
 def main(
-    name: Annotated[str, typer.Option(help="Name of the record.")] = "speed",
+    name: Annotated[str, typer.Option(help="Name of the record; by default that of this kind of processor.")] = "",
     only: Annotated[list[str], typer.Option(help="Only works whose name holds this text; may be repeated.")] = [],  # noqa: B006
     rounds: Annotated[int, typer.Option(help="Pairs of runs for each work.")] = 7,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
@@ -59,25 +89,31 @@ def main(
 ) -> None:
     """Measure, print a table, record after each work."""
     torch.set_num_threads(threads)
-    command = "".join([f" --only {text!r}" for text in only] + [f" --rounds {rounds}" * (rounds != 7)])
-    rows: list[Row] = []
+    name = name or default_name()
+    now = {**circumstances(), "torchmetrics": torchmetrics.__version__, "threads": threads}
+    limits = now["hardware"].get("limited_by", "")
+    command = f"{limits} OMP_NUM_THREADS={threads} python benchmarks/speed.py --rounds {rounds}".strip()
     with tempfile.TemporaryDirectory() as folder:
-        for key, make in works(Path(folder), small).items():
+        todo = works(Path(folder), small)
+        order = list(todo)
+        record = {"command": command, **now, **kept(results / f"{name}.json", now)}
+        for key in order:
             if only and not any(text in key for text in only):
                 continue
-            rows.append(compare(make(), rounds))
-            gc.collect()  # the networks of the last work
-            print(table(rows[-1:]), flush=True)
-            record = {
-                "command": f"OMP_NUM_THREADS={threads} python benchmarks/speed.py --name {name}{command}",
-                **circumstances(),
-                "torchmetrics": torchmetrics.__version__,
-                "threads": threads,
-                "rounds": rounds,
-                "rows": as_record(rows),
-            }
+            for field in ("rows", "not_here"):
+                record[field] = [row for row in record[field] if row["name"] != key]
+            try:
+                row = compare(todo[key](), rounds)
+            except NotHere as reason:
+                print(f"{key}: {reason}", flush=True)
+                record["not_here"].append({"name": key, "why": str(reason)})
+            else:
+                print(table([row]), flush=True)
+                record["rows"].append({"name": key, **asdict(row)})
+            for field in ("rows", "not_here"):
+                record[field].sort(key=lambda each: order.index(each["name"]))
             write_record(record, name, results)
-    print(table(rows))
+            gc.collect()  # the networks of this work
 
 
 if __name__ == "__main__":

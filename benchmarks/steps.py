@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import peer_networks
 import peers
 import torch
 import typer
@@ -85,8 +86,8 @@ def steps(small: bool) -> Iterator[Pair]:
             1.0,
         )
 
-    model = from_torchvision(peers.detector(21))
-    channels_last = from_torchvision(peers.detector(21)).to(memory_format=torch.channels_last)
+    model = from_torchvision(peer_networks.detector(21))
+    channels_last = from_torchvision(peer_networks.detector(21)).to(memory_format=torch.channels_last)
     batch = torch.rand(1 if small else 4, 3, 300, 300)
 
     @torch.inference_mode()
@@ -148,7 +149,7 @@ def main(
         print(table(rows[-1:]), flush=True)
     profiles = {}
     for bfloat16 in (False, True):
-        trainers = peers.Trainers(1 if small else 4, bfloat16=bfloat16)
+        trainers = peer_networks.Trainers(1 if small else 4, bfloat16=bfloat16)
         profiles["ssdlib, bfloat16" if bfloat16 else "ssdlib, float32"] = shares(trainers.our_step)
         if not bfloat16:
             profiles["torchvision, float32"] = shares(trainers.their_step)

@@ -14,6 +14,10 @@ from typing import Any
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+class NotHere(Exception):
+    """A work that cannot be measured on this machine, and why: it is marked in the record, and not waited for."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """The same work done by us and by somebody else."""

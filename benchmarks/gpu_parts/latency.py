@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import peer_networks
 import peers
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ def latency(asked: Asked) -> Figures:
     repeats = 1 if asked.small else 50
     name = "ssdlite320_mobilenet_v3_large" if asked.small else "ssd300_vgg16"
     figures = Figures(asked, "latency", TARGETS, {"network": name, "repeats": repeats})
-    theirs = peers.detector(21, name).eval().to(asked.device)
+    theirs = peer_networks.detector(21, name).eval().to(asked.device)
 
     def call(side: str, precision: str, batch: int, way: str) -> dict[str, Any]:
         bfloat16 = precision == "bfloat16"

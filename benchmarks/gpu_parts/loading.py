@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import peers
+import peer_data
+import peer_networks
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -31,15 +32,15 @@ class TheirImages:
     """The same images through torchvision's own augmentation."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
-        self.dataset, self.transform = dataset, peers.reference_augmentation()
+        self.dataset, self.transform = dataset, peer_data.reference_augmentation()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         image, target = self.dataset[index % len(self.dataset)]
-        boxes = peers.tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=tuple(image.shape[-2:]))
-        image, varied = self.transform(peers.tv_tensors.Image(image), {"boxes": boxes, "labels": target["labels"]})
+        boxes = peer_data.tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=tuple(image.shape[-2:]))
+        image, varied = self.transform(peer_data.tv_tensors.Image(image), {"boxes": boxes, "labels": target["labels"]})
         return image, varied
 
 
@@ -53,7 +54,7 @@ def their_steps(
     name: str, dataset: Any, config: TrainConfig, device: torch.device, workers: int
 ) -> tuple[Iterator[float], Progress]:
     """The steps of torchvision's reference training, endless."""
-    model = copy.deepcopy(peers.detector(21, name)).train().to(device)
+    model = copy.deepcopy(peer_networks.detector(21, name)).train().to(device)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
     )

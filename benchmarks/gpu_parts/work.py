@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import peer_data
 import peers
 import torch
 from record import RESULTS, begun, circumstances, write_record
@@ -121,7 +122,7 @@ class Photographs:
 
     def __init__(self, folder: Path, count: int, times: int = 1) -> None:
         self.times = times
-        self.files = peers.write_photographs(folder, count)
+        self.files = peer_data.write_photographs(folder, count)
         scale = torch.tensor([500.0, 375.0, 500.0, 375.0])
         targets = peers.scene(count, 3, 21, peers.make_priors(peers.SSD300_COCO))
         self.targets = [{"boxes": each["boxes"] * scale, "labels": each["labels"]} for each in targets]

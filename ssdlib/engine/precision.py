@@ -41,6 +41,8 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
+        if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # also where the environment limits it
+            return False
         # Private names, the only ones that tell: where a version of PyTorch lacks them, the answer is no.
         return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
     return False

@@ -130,6 +130,7 @@ def test_the_memory_format_changes_no_result(sample: Images, tmp_path: Path):
 
 
 def test_has_bfloat16(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert has_bfloat16(torch.device("meta")) is False
     for name in ("avx512_bf16", "amx_tile"):
         monkeypatch.delattr(torch.cpu, f"_is_{name}_supported", raising=False)
@@ -137,6 +138,8 @@ def test_has_bfloat16(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert has_bfloat16(torch.device("cpu")) is True
     assert precision_for(torch.device("cpu")) == "bfloat16"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as ATEN_CPU_CAPABILITY=avx2 does
+    assert has_bfloat16(torch.device("cpu")) is False
 
 
 @pytest.mark.parametrize(

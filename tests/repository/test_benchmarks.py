@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import subprocess
 from dataclasses import replace
@@ -157,22 +158,81 @@ def test_checkpoints(tmp_path: Path):
 @pytest.mark.slow
 def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     speed = importlib.import_module("speed")
-    speed.main(name="small", only=["loss", "detection", "pipeline"], rounds=1, threads=1, small=True, results=tmp_path)
+    only = ["loss", "detection", "pipeline", "COCO"]
+    speed.main(name="small", only=only, rounds=1, threads=1, small=True, results=tmp_path)
     record = json.loads((tmp_path / "small.json").read_text())
     assert {"commit", "date", "hardware", "versions", "command", "threads"} <= record.keys()
-    assert len(record["rows"]) == 4
+    assert set(record["hardware"]["features"]) <= {"AVX2", "AVX-512", "AVX-512 bfloat16", "AMX"}
+    printed = capsys.readouterr().out
+    expected = ["matching + loss", "detection, trained", "detection, untrained", "detection, SSD512"]
+    expected += ["detection, 1001 classes", "pipeline"]
+    if importlib.util.find_spec("pycocotools"):
+        expected.append("evaluation of COCO's size")
+    assert [row["name"] for row in record["rows"]] == expected
     for row in record["rows"]:
         assert row["ours"] > 0
         assert row["ratio"] == pytest.approx(row["ours"] / row["theirs"], abs=1e-3)
-        assert row["work"] in capsys.readouterr().out or row["same"]
+        assert row["work"] in printed
+        assert row["same"]
 
 
 @pytest.mark.slow
 def test_speed_of_the_network(tmp_path: Path):
     speed = importlib.import_module("speed")
-    only = ["training, bfloat16", "inference, batch 1, float32"]
+    only = ["training, bfloat16", "inference, batch 1, float32", "ONNX"]
     speed.main(name="small", only=only, rounds=1, threads=1, small=True, results=tmp_path)
-    assert len(json.loads((tmp_path / "small.json").read_text())["rows"]) == len(only)
+    record = json.loads((tmp_path / "small.json").read_text())
+    assert len(record["rows"]) + len(record["not_here"]) == len(only)
+    assert "inference, batch 1, float32" in [row["name"] for row in record["rows"]]
+
+
+def test_speed_keeps_rows_of_the_same_code_and_machine_and_marks_what_cannot_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    speed, timing = importlib.import_module("speed"), importlib.import_module("timing")
+
+    def impossible() -> Any:
+        raise timing.NotHere("no circuits")
+
+    def pair(target: float) -> Any:
+        return lambda: timing.Pair("sum", lambda: sum(range(99)), lambda: sum(range(99)), lambda a, b: "equal", target)
+
+    now = {"commit": "abc", "hardware": {"limited_by": "A=1"}, "versions": {}, "threads": 1}
+    monkeypatch.setattr(speed, "circumstances", lambda: {k: v for k, v in now.items() if k != "threads"})
+    monkeypatch.setattr(speed, "works", lambda *_: {"one": pair(1e9), "two": impossible, "three": pair(0.0)})
+    calls = {"rounds": 1, "threads": 1, "results": tmp_path, "name": "s"}
+
+    def record() -> dict[str, Any]:
+        return json.loads((tmp_path / "s.json").read_text())
+
+    speed.main(only=["two", "three"], **calls)
+    assert record()["not_here"] == [{"name": "two", "why": "no circuits"}]
+    assert "two: no circuits" in capsys.readouterr().out
+    speed.main(only=["one"], **calls)
+    assert [(row["name"], row["met"]) for row in record()["rows"]] == [("one", True), ("three", False)]
+    assert record()["not_here"] == [{"name": "two", "why": "no circuits"}]
+    assert record()["command"].startswith("A=1 OMP_NUM_THREADS=1 ")
+    before = record()["rows"][1]
+    speed.main(only=["three"], **calls)
+    assert len(record()["rows"]) == 2
+    assert record()["rows"][1] != before
+    now["commit"] = "def"  # what the code of before did says nothing of it now
+    speed.main(only=["one"], **calls)
+    assert [row["name"] for row in record()["rows"]] == ["one"]
+    assert record()["not_here"] == []
+
+
+def test_the_name_of_a_record_is_that_of_the_kind_of_processor(monkeypatch: pytest.MonkeyPatch):
+    speed, record = importlib.import_module("speed"), importlib.import_module("record")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert speed.default_name() == "speed"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert speed.default_name() == "speed_avx2"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    assert record.processor_features()["limited_by"] == "ONEDNN_MAX_CPU_ISA=AVX2"
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    assert "limited_by" not in record.processor_features()
 
 
 @pytest.mark.slow
