@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ssdlib.data.names import counted
 from ssdlib.engine.analysis import Analysis, RecallRow
 from ssdlib.engine.error_kinds import KINDS, LOCALIZATION
 from ssdlib.engine.reliability import ScoreGroup, reliability
@@ -48,15 +49,15 @@ _ENOUGH = 20  # objects or detections that a comparison needs on each side
 def verdict(analysis: Analysis, classes: Sequence[str]) -> str:
     """The first paragraph: how good, what costs most, and how far to trust it."""
     errors, score = analysis.errors, analysis.score
-    images = _counted(analysis.images, "image")
+    images = counted(analysis.images, "image")
     if not analysis.objects:
         false = int(((errors.outcome == FALSE_POSITIVE) & (errors.found["scores"] >= score)).sum())
         return (
             f"No object that counts is labelled in {images}, so that there is no AP, and no cost of any error. "
-            f"{_counted(false, 'detection')} with a score of {score:g} or more found nothing that is labelled."
+            f"{counted(false, 'detection')} with a score of {score:g} or more found nothing that is labelled."
         )
     said = [
-        f"On {images} with {_counted(analysis.objects, 'object')}, the mAP is {analysis.mean:.3f} at an IoU of "
+        f"On {images} with {counted(analysis.objects, 'object')}, the mAP is {analysis.mean:.3f} at an IoU of "
         f"{errors.iou_threshold:g}."
     ]
     (first, cost), (second, next_cost) = _ranked(analysis.costs)[:2]
@@ -80,7 +81,7 @@ def verdict(analysis: Analysis, classes: Sequence[str]) -> str:
     if analysis.objects < _FEW_OBJECTS:
         much = "a tenth or more" if analysis.objects < _VERY_FEW_OBJECTS else "several hundredths"
         said.append(
-            f"With {_counted(analysis.objects, 'object')}, another set of images could move these figures by {much}."
+            f"With {counted(analysis.objects, 'object')}, another set of images could move these figures by {much}."
         )
     return " ".join(said)
 
@@ -132,14 +133,14 @@ def advice(analysis: Analysis, classes: Sequence[str], *, min_score: float, max_
 def _cure(kind: str, analysis: Analysis, classes: Sequence[str], max_overlap: float) -> str:
     errors, score = analysis.errors, analysis.score
     if kind == "missed":
-        missed = _counted(analysis.counts()["missed"], "object")
+        missed = counted(analysis.counts()["missed"], "object")
         return (
             f"Missed objects: {missed} in all. See with `ssd priors fit` whether priors reach them, and train on more "
             f"images that look like the misses below."
         )
     used, count = analysis.counts(score)[kind], analysis.counts()[kind]
     has = "has" if used == 1 else "have"
-    where = f"of {_counted(count, 'error')} of this kind, {used:,} {has} a score of {score:g} or more."
+    where = f"of {counted(count, 'error')} of this kind, {used:,} {has} a score of {score:g} or more."
     if kind == "background":
         return (
             f"Background: {where} Look through the false alarms first: an object that nobody labelled counts as one. "
@@ -203,8 +204,8 @@ def _lower_score(analysis: Analysis, min_score: float) -> str | None:
     if more < 0.1 * analysis.objects or false > 3 * more:
         return None
     return (
-        f"The threshold: at a score of {lower:g}, in place of {analysis.score:g}, {_counted(more, 'more object')} "
-        f"would be found, for {_counted(false, 'more false detection')}. If that is a good bargain for you, lower it."
+        f"The threshold: at a score of {lower:g}, in place of {analysis.score:g}, {counted(more, 'more object')} "
+        f"would be found, for {counted(false, 'more false detection')}. If that is a good bargain for you, lower it."
     )
 
 
@@ -221,7 +222,7 @@ def _weakest(analysis: Analysis, classes: Sequence[str]) -> str | None:
     kind = max(KINDS, key=lambda kind: analysis.class_costs[kind][label])
     cost, objects = analysis.class_costs[kind][label], int(objects_of[label])
     worst = f", and {_OF[kind]} cost it most ({cost:.3f})" if cost >= _LEAST_COST else ""
-    few = f" It has {_counted(objects, 'object')} here: such an AP says little." if objects < _ENOUGH else ""
+    few = f" It has {counted(objects, 'object')} here: such an AP says little." if objects < _ENOUGH else ""
     among = f", of those with {_ENOUGH} objects and more" if 0 < len(known) < len(analysis.per_class) else ""
     return f"The weakest class{among}: {classes[label - 1]} has an AP of {ap:.3f}{worst}.{few}"
 
@@ -269,15 +270,11 @@ def _without_object(analysis: Analysis, classes: Sequence[str]) -> str | None:
         return None
     named = ", ".join(f"{classes[label - 1]} ({count})" for label, count in counts[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    total = _counted(sum(count for _, count in counts), "detection")
+    total = counted(sum(count for _, count in counts), "detection")
     return (
         f"Not in the mAP: {total} with a score of {analysis.score:g} or more, of classes without an object that counts "
         f"here: {named}{more}. A class without objects has no AP, and nothing here says whether they are right."
     )
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def percent(value: float) -> str:

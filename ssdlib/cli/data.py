@@ -23,6 +23,7 @@ from ssdlib.data import (
 from ssdlib.data.download import VOC_ARCHIVES, download_voc
 from ssdlib.data.files import write_text
 from ssdlib.data.formats.detecting import FORMATS
+from ssdlib.data.names import counted
 from ssdlib.data.near_duplicates import THRESHOLD
 from ssdlib.data.opening import choose_set
 from ssdlib.data.shards import PER_SHARD
@@ -49,7 +50,7 @@ def toy(
     """Draw a synthetic data set: six kinds of objects among clutter, in the VOC layout, without any download."""
     with clear_errors():
         made = make_toy_voc(root, train=train, val=val, test=test, seed=seed)
-    typer.echo(f"{train} training, {val} validation and {test} test images in {made}")
+    typer.echo(f"{train:,} training, {val:,} validation and {counted(test, 'test image')} in {made}")
 
 
 @app.command(epilog=example("ssd data voc --root data", "ssd data voc --root data --part 2007-test"))
@@ -76,6 +77,7 @@ def voc(
     epilog=example(
         "ssd data convert labelled --out data/mine",
         "ssd data convert labels/train.csv --from openimages --images photographs --to voc --out data/mine --link",
+        "ssd data convert data/shards --out data/files",
     )
 )
 def convert(
@@ -103,6 +105,7 @@ def convert(
 ) -> None:
     """Turn labels of an annotation tool into a data set: YOLO text, COCO, VOC, LabelMe, CVAT or Open Images CSV.
 
+    Shards, as `ssd data shard` writes them, become files again, and a folder that `ssd data split` can divide.
     It says which images and objects came over, which did not, and why; conversion.txt in FOLDER keeps it. What was
     written is read back and compared. The exit status is 1 when something did not come over. Look at the result with
     `ssd data check`, then make its sets with `ssd data split`.
@@ -125,7 +128,8 @@ def convert(
 @app.command(epilog=example("ssd data check data/toy"))
 def check(
     root: Annotated[
-        Path, typer.Argument(help="Folder in the VOC or the COCO layout.", metavar="ROOT", parser=some_path)
+        Path,
+        typer.Argument(help="Folder in the VOC or the COCO layout, or with shards.", metavar="ROOT", parser=some_path),
     ],
 ) -> None:
     """Read every annotation and every image; report sizes, classes, scenes that are in two sets, and all that is wrong.
@@ -205,7 +209,7 @@ def shard(
         name = choose_set(root, image_set)
         written = write_shards(open_dataset(root, name), to, name, images)
     size = sum(path.stat().st_size for path in written) / 1e6
-    typer.echo(f"{len(written)} tar files of {name!r}, {size:.1f} MB: {to}")
+    typer.echo(f"{counted(len(written), 'tar file')} of {name!r}, {size:.1f} MB: {to}")
 
 
 @app.command(
@@ -216,7 +220,10 @@ def shard(
 )
 def show(
     root: Annotated[
-        Path, typer.Argument(help="Folder in the VOC or the COCO layout.", metavar="FOLDER", parser=some_path)
+        Path,
+        typer.Argument(
+            help="Folder in the VOC or the COCO layout, or with shards.", metavar="FOLDER", parser=some_path
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Page to write, .html.", metavar="FILE", parser=some_path)],
     image_set: Annotated[str | None, typer.Option(help="The set; by default all, or the only one there is.")] = None,

@@ -44,6 +44,7 @@ from ssdlib.cli.outputs import require_ending, require_outside, require_writable
 from ssdlib.data import open_dataset
 from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.data.files import replaced, write_text
+from ssdlib.data.names import counted
 from ssdlib.engine import detect_dataset
 from ssdlib.engine.coco_figures import evaluate_coco
 from ssdlib.engine.processes import process_group, rank
@@ -236,12 +237,12 @@ def measure(asked: Asked, model: SSD, dataset: AnnotatedDataset, batch_size: int
 def show(asked: Asked, measured: Measured, model: SSD) -> None:
     """Print the figures."""
     thresholds = asked.thresholds if isinstance(asked.thresholds, str) else f"{asked.thresholds:g}"
-    typer.echo(_table(measured, f"(IoU {thresholds}, {asked.ap}, {measured.images} images)"))
+    typer.echo(_table(measured, f"(IoU {thresholds}, {asked.ap}, {counted(measured.images, 'image')})"))
     if measured.coco is not None:
         typer.echo("  ".join(f"{name} {value:.3f}" for name, value in measured.coco.items()))
     typer.echo(_taken_for_what(measured.confusion))
     rate = measured.images / measured.seconds
-    typer.echo(f"{measured.images} images in {measured.seconds:.1f} s: {rate:.1f} images/s")
+    typer.echo(f"{counted(measured.images, 'image')} in {measured.seconds:.1f} s: {rate:.1f} images/s")
 
 
 def record(asked: Asked, measured: Measured, model: SSD) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ssdlib.cli.common import (
 )
 from ssdlib.cli.outputs import require_outside, require_writable, some_path
 from ssdlib.data import load_image, open_dataset
+from ssdlib.data.names import counted
 from ssdlib.deploy.export import OUTPUTS, TARGETS, export_model, target_of
 from ssdlib.deploy.inputs import files_in
 from ssdlib.deploy.int8 import export_int8
@@ -103,13 +104,16 @@ def export_command(
         if precision == "int8":
             labelled: Sequence[Any] = open_dataset(data, image_set, model.classes) if data else ()  # type: ignore[assignment]
             kept = export_int8(model, out, photographs, labelled=labelled, **options)
-            typer.echo(f"program: {out}, calibrated on {len(files)} images, in which it keeps {kept.agreement:.3f} of")
-            typer.echo(f"what PyTorch finds (mAP against its {kept.sure} sure objects)")
+            typer.echo(f"program: {out}, calibrated on {counted(len(files), 'image')}")
+            sure = counted(kept.sure, "sure object")
+            typer.echo(f"of what PyTorch finds it keeps {kept.agreement:.3f} (mAP against its {sure})")
             if kept.before is not None:
-                typer.echo(f"mAP@0.5 on {len(labelled)} images: {kept.before:.4f} in PyTorch, {kept.after:.4f} in int8")
+                of_images = f"mAP@0.5 on {counted(len(labelled), 'image')}"
+                typer.echo(f"{of_images}: {kept.before:.4f} in PyTorch, {kept.after:.4f} in int8")
             return
         worst = export_model(model, out, half=precision == "float16", images=list(photographs), **options)
-    typer.echo(f"program: {out}, at most {worst:.1g} from PyTorch on {len(files) or 'drawn'} images")
+    tried = counted(len(files), "image") if files else "drawn images"
+    typer.echo(f"program: {out}, at most {worst:.1g} from PyTorch on {tried}")
 
 
 def spread(files: Sequence[Path], most: int) -> list[Path]:

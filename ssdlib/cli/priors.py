@@ -17,6 +17,7 @@ from ssdlib.cli.outputs import require_outside, require_writable, some_path
 from ssdlib.data import open_dataset
 from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.data.files import replaced, write_text
+from ssdlib.data.names import counted
 from ssdlib.data.prior_fit import COVERED, METHODS, Coverage, coverage
 from ssdlib.model import ARCHITECTURES
 
@@ -113,7 +114,7 @@ def _table(image_set: str, found: dict[str, Coverage]) -> str:
     first = next(iter(found.values()))
     count = len(first.overlaps)
     rows = [
-        (f"{image_set}: {count} objects, covered by", *found),
+        (f"{image_set}: {counted(count, 'object')}, covered by", *found),
         ("all", *(f"{each.share:.3f}" for each in found.values())),
         ("mean IoU", *(f"{float(each.overlaps.mean()):.3f}" for each in found.values())),
     ]

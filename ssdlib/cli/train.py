@@ -24,6 +24,7 @@ from ssdlib.cli.common import (
 )
 from ssdlib.cli.outputs import some_path
 from ssdlib.data import open_dataset
+from ssdlib.data.names import counted
 from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine.config import TrainConfig, with_settings
 from ssdlib.engine.loading import DetectionDataset
@@ -223,10 +224,14 @@ def train_command(
             require_apart(dataset, images)
         count = worker_count(workers, device)
         if processes.rank() == 0:
-            typer.echo(f"{len(dataset)} images of {notes['image_set']!r}, classes: {', '.join(dataset.classes)}")
+            typer.echo(
+                f"{counted(len(dataset), 'image')} of {notes['image_set']!r}, classes: {', '.join(dataset.classes)}"
+            )
             if validation is not None:
                 every = f"every {validation.every} epochs" if validation.every > 1 else "after each epoch"
-                typer.echo(f"{len(validation.dataset)} validation images of {notes['val_set']!r}, measured {every}")
+                typer.echo(
+                    f"{counted(len(validation.dataset), 'validation image')} of {notes['val_set']!r}, measured {every}"
+                )
             if config.precision != "auto":
                 typer.echo(f"precision: {config.precision}")
             tuned = start is not None or tunes(config)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ssdlib import plotting
 from ssdlib.cli.outputs import require_ending, require_writable, rows_to
 from ssdlib.data.files import replaced
+from ssdlib.data.names import counted
 from ssdlib.deploy import Detector
 from ssdlib.deploy.inputs import VIDEOS
 from ssdlib.deploy.video import CAMERA, STDIN, Frame, Video, VideoWriter, is_stream
@@ -94,5 +95,5 @@ def detect_in_video(
         if count == 0:
             raise ValueError(video.problem or f"{clip}: has no frames")
     seconds = time.perf_counter() - started
-    typer.echo(f"{count} frames in {seconds:.1f} s: {count / seconds:.1f} frames/s", err=True)
+    typer.echo(f"{counted(count, 'frame')} in {seconds:.1f} s: {count / seconds:.1f} frames/s", err=True)
     return video.problem

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ssdlib.data.annotated import AnnotatedDataset, DataWarning
 from ssdlib.data.annotations import Finding
-from ssdlib.data.check import Report, check_dataset, check_voc
+from ssdlib.data.check import check_dataset, check_voc
 from ssdlib.data.coco import CocoDataset
 from ssdlib.data.convert import Conversion, convert_dataset
 from ssdlib.data.download import download_voc
 from ssdlib.data.formats.openimages import OpenImagesDataset
 from ssdlib.data.images import load_image
 from ssdlib.data.opening import JoinedDataset, open_dataset
+from ssdlib.data.report import Report
 from ssdlib.data.sample import sample_root
 from ssdlib.data.shards import ShardDataset, write_shards
 from ssdlib.data.sheet import Sheet, make_sheet

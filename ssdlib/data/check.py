@@ -7,7 +7,6 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -16,94 +15,35 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlib.data.annotated import check_classes, labels_of
-from ssdlib.data.annotations import Annotation, Finding, read_annotation, summarize
+from ssdlib.data.annotations import Annotation, read_annotation
 from ssdlib.data.coco import coco_image, coco_set_names, instances_path, read_instances
 from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.images import load_image, read_file
-from ssdlib.data.names import printable
+from ssdlib.data.names import counted
 from ssdlib.data.near_duplicates import groups_of, look
+from ssdlib.data.report import ClassSummary, Report
+from ssdlib.data.shards import (
+    DESCRIPTION,
+    Description,
+    known_of,
+    read_description,
+    samples,
+    shard_image,
+    shard_set_names,
+)
 from ssdlib.data.threads import in_threads
 from ssdlib.data.voc import annotation_path, image_set_names, scan_image_set, voc_image
 
 _SIDE = 300  # of SSD300's images, in pixels
 
 
-@dataclass(frozen=True)
-class ClassSummary:
-    """Objects of one class, and their size: the square root of box area over image area."""
-
-    name: str
-    objects: int
-    difficult: int
-    smallest: float
-    median: float
-    largest: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """What :func:`check_dataset` found.
-
-    Attributes:
-        sets: number of images in each image set.
-        images: number of different ids; in the COCO layout an id is the file of the image here.
-        width_range, height_range: smallest and largest in pixels.
-        classes: one summary for each class, sorted by name.
-        empty: ids of images without objects.
-        findings: objects that were repaired or refused.
-        errors: files that are missing or unreadable, one message each.
-        warnings: the same image in two sets, or twice in one; near-duplicates in two sets; sets with different
-            categories; no object at all; objects that are smaller than a pixel where the image is resized for SSD300,
-            and so are nothing to learn.
-    """
-
-    root: Path
-    sets: dict[str, int]
-    images: int
-    width_range: tuple[int, int]
-    height_range: tuple[int, int]
-    classes: tuple[ClassSummary, ...]
-    empty: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """False when an object was refused or a file is missing or unreadable."""
-        return not self.errors and all(finding.action != "refused" for finding in self.findings)
-
-    def text(self) -> str:
-        """Return the report as plain text, one table for the sets and one for the classes."""
-        sets = table(["image set", "images"], [[name, str(n)] for name, n in self.sets.items()])
-        rows = [
-            [c.name, str(c.objects), str(c.difficult), *(f"{x:.3f}" for x in (c.smallest, c.median, c.largest))]
-            for c in self.classes
-        ]
-        classes = table(["class", "objects", "difficult", "smallest", "median", "largest"], rows)
-        total = sum(c.objects for c in self.classes)
-        lines = [
-            printable(self.root),
-            *sets,
-            "",
-            f"{self.images} images, {_span(self.width_range)} wide and {_span(self.height_range)} high, in pixels",
-            f"{total} objects of {len(self.classes)} classes; {_count(self.empty, 'image')} without objects",
-            *classes,
-            "(sizes: square root of box area / image area)",
-            "",
-            f"objects and files set right or left out: {summarize(self.findings) or 'none'}",
-            *(f"  {finding}" for finding in self.findings),
-            *_list("missing or unreadable", self.errors),
-            *_list("warnings", self.warnings),
-            "",
-            "ok" if self.ok else "not ok: something was refused, missing or unreadable",
-        ]
-        return "\n".join(lines)
-
-
 def check_dataset(root: str | os.PathLike[str], classes: Sequence[str] | None = None, progress: bool = True) -> Report:
-    """Check a folder: :func:`check_coco` if it has files `annotations/instances_*.json`, else :func:`check_voc`."""
-    check = check_coco if coco_set_names(Path(root)) else check_voc
+    """Check a folder: with shards by :func:`check_shards`, in the COCO layout by :func:`check_coco`, or as VOC.
+
+    Which it is, is decided as in :func:`ssdlib.data.open_dataset`.
+    """
+    by_files = {shard_set_names: check_shards, coco_set_names: check_coco}
+    check = next((check for names, check in by_files.items() if names(Path(root))), check_voc)
     return check(root, classes, progress=progress)
 
 
@@ -192,6 +132,55 @@ def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = Non
     return _report(root, sets, names, read, errors, warnings, progress)
 
 
+def check_shards(root: str | os.PathLike[str], classes: Sequence[str] | None = None, progress: bool = True) -> Report:
+    """Read every tar file of all sets that a folder has as shards, decode every image, and report.
+
+    As :func:`check_voc`; ids are those that the shards have of their images. What is in several sets is read in each,
+    and its objects are counted once.
+
+    Raises:
+        FileNotFoundError: `root` has no description of shards.
+        ValueError: `classes` has duplicates, or a name that cannot be shown.
+    """
+    root = Path(root)
+    errors: list[str] = []
+    described: dict[str, Description] = {}
+    for name in shard_set_names(root):
+        try:
+            described[name] = read_description(root / f"{name}{DESCRIPTION}")
+        except (OSError, ValueError) as error:
+            errors.append(str(error))
+    if not described and not errors:
+        raise FileNotFoundError(f"{root} has no shards: no file *{DESCRIPTION}")
+    warnings = [
+        f"{first} and {second} have different classes: {list(a.classes)} and {list(b.classes)}"
+        for (first, a), (second, b) in combinations(described.items(), 2)
+        if a.classes != b.classes
+    ]
+    found = tuple(dict.fromkeys(name for each in described.values() for name in each.classes))
+    labels = labels_of(found if classes is None else check_classes(classes))
+    sets: dict[str, list[str]] = {name: [] for name in described}
+    read: list[tuple[str, Callable[[], AnnotatedImage]]] = []
+    for name, each in described.items():
+        keys: set[str] = set()
+        for shard in each.shards:
+            try:
+                for sample in samples(shard):
+                    if sample.key in keys:
+                        errors.append(f"{shard}: the key {sample.key} stands twice")
+                    keys.add(sample.key)
+                    try:
+                        image_id = known_of(shard, sample).image_id
+                    except ValueError as error:
+                        errors.append(str(error))
+                        continue
+                    sets[name].append(image_id)
+                    read.append((image_id, partial(shard_image, shard, sample, labels, "ignore")))
+            except (OSError, ValueError) as error:
+                errors.append(str(error))
+    return _report(root, sets, tuple(labels), read, errors, warnings, progress)
+
+
 def _report(
     root: Path,
     sets: Mapping[str, Sequence[str]],
@@ -204,13 +193,18 @@ def _report(
     """Read and decode images, given by id and a function that reads what is known of it, and sum up."""
     images: list[AnnotatedImage] = []
     by_content: dict[bytes, set[str]] = defaultdict(set)
+    known: set[tuple[object, ...]] = set()
     for found in in_threads(_read_whole, readers, "checking", progress):
         if isinstance(found, str):
             errors.append(found)
             continue
         image, digest = found
         by_content[digest].add(image.image_id)
-        images.append(image)
+        columns = (image.boxes, image.labels, image.difficult)
+        content = (image.image_id, digest, *(column.tobytes() for column in columns))
+        if content not in known:  # else it is in another set, too
+            known.add(content)
+            images.append(image)
 
     widths, heights = ([image.size[axis] for image in images] or [0] for axis in (0, 1))
     return Report(
@@ -251,7 +245,7 @@ def _objects_missing(images: Sequence[AnnotatedImage]) -> Iterator[str]:
         yield "no object is annotated at all"
     small = ImageTable.of(images).smaller_than_a_pixel(_SIDE)
     if small:
-        objects = "1 object is" if small == 1 else f"{small} objects are"
+        objects = f"{counted(small, 'object')} {'is' if small == 1 else 'are'}"
         yield f"{objects} smaller than a pixel in images of {_SIDE} x {_SIDE}: training at that size leaves them out"
 
 
@@ -276,11 +270,11 @@ def _overlaps(sets: Mapping[str, Sequence[str]]) -> Iterator[str]:
     for name, members in sets.items():
         twice = [image_id for image_id, n in Counter(members).items() if n > 1]
         if twice:
-            yield f"{name} lists {_count(twice, 'id')} more than once: {_some(twice)}"
+            yield f"{name} lists {counted(len(twice), 'id')} more than once: {_some(twice)}"
     for first, second in _sides(sets):
         shared = sorted(set(sets[first]) & set(sets[second]))
         if shared:
-            yield f"{first} and {second} share {_count(shared, 'id')}: {_some(shared)}"
+            yield f"{first} and {second} share {counted(len(shared), 'id')}: {_some(shared)}"
 
 
 def _sides(sets: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -318,28 +312,5 @@ def _copies(groups: Iterable[Sequence[str]], sets: Mapping[str, Sequence[str]]) 
             yield f"the same image under {len(group)} ids: {_some(list(where))}"
 
 
-def _count(items: Sequence[str], noun: str) -> str:
-    return f"{len(items)} {noun}" if len(items) == 1 else f"{len(items)} {noun}s"
-
-
 def _some(items: Sequence[str], limit: int = 5) -> str:
     return ", ".join(items[:limit]) + (", ..." if len(items) > limit else "")
-
-
-def _span(bounds: tuple[int, int]) -> str:
-    return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"
-
-
-def _list(title: str, messages: Sequence[str]) -> list[str]:
-    return ["", f"{title}: {len(messages)}", *(f"  {printable(message)}" for message in messages)] if messages else []
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out text in columns: the first flush left, the others flush right."""
-    header, rows = list(header), [[printable(cell[:60]) for cell in row] for row in rows]
-    widths = [max(len(row[k]) for row in (header, *rows)) for k in range(len(header))]
-    lines = []
-    for row in (header, ["-" * w for w in widths], *rows):
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return lines

@@ -83,6 +83,27 @@ class ImageTable(Sequence[AnnotatedImage]):
             findings,
         )
 
+    @staticmethod
+    def joined(tables: Sequence[ImageTable]) -> ImageTable:
+        """The images of several tables, one after another."""
+        counts = np.concatenate([np.diff(table.starts) for table in tables])
+        findings: dict[int, tuple[Finding, ...]] = {}
+        first = 0  # the number of a table's first image
+        for table in tables:
+            findings.update((first + number, found) for number, found in table.findings.items())
+            first += len(table)
+        columns = {
+            name: np.concatenate([getattr(table, name) for table in tables])
+            for name in ("sizes", "upright", "boxes", "labels", "difficult")
+        }
+        return ImageTable(
+            ids=[image_id for table in tables for image_id in table.ids],
+            paths=[path for table in tables for path in table.paths],
+            starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            findings=findings,
+            **columns,
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
 

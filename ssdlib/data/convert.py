@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 import warnings
 from collections import Counter
@@ -25,7 +24,8 @@ from ssdlib.data.columns import AnnotatedImage
 from ssdlib.data.files import space_for
 from ssdlib.data.formats.collecting import Source
 from ssdlib.data.formats.detecting import read_source
-from ssdlib.data.names import distinct, printable
+from ssdlib.data.images import copy_file, file_of
+from ssdlib.data.names import counted, distinct, printable
 from ssdlib.data.voc import VOCDataset
 
 Layout = Literal["coco", "voc"]
@@ -73,9 +73,10 @@ class Conversion:
         """The account in words, a line for each thing."""
         written, came = self.objects
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.left_out.items()))
+        lost = counted(len(self.lost), "file or entry", "files or entries")
         lines = [
             f"{self.format} to {printable(self.folder)}",
-            f"images: {self.images} came over, {len(self.lost)} files or entries did not",
+            f"images: {self.images:,} came over, {lost} did not",
             f"objects: {written} in the labels, {came} came over" + (f"; left out: {kinds}" if kinds else ""),
             f"sets: {', '.join(f'{name} {count}' for name, count in self.sets.items())}",
             f"classes: {', '.join(f'{printable(name)} {self.counts[name]}' for name in self.classes)}",
@@ -115,7 +116,7 @@ def convert_dataset(
     Args:
         source: folder with labels and images, or the file of labels.
         out: folder to make; if it exists, it must be empty.
-        labels: "yolo", "coco", "voc", "labelme", "cvat" or "openimages"; if not given, the files say which.
+        labels: "yolo", "coco", "voc", "labelme", "cvat", "openimages" or "shards"; if not given, the files say which.
         layout: "coco" holds everything; "voc" knows no classes without objects, and no box of a pixel or less.
         images: folder of the images, where that is not in the one of the labels.
         one_based: of VOC's XML: its first pixel is 1.
@@ -125,7 +126,8 @@ def convert_dataset(
     Raises:
         FileExistsError: `out` holds something, or is the current folder.
         FileNotFoundError: the source is missing.
-        ValueError: nothing could be read; `out` lies in the source; or what was written is not what is read back.
+        ValueError: nothing could be read; `out` lies in the source; images in shards, which no link can lead to, are to
+            be linked; or what was written is not what is read back.
     """
     source, out = Path(source), Path(out)
     place = Path(os.path.realpath(out))  # a link stays, and what it leads to is made
@@ -136,6 +138,8 @@ def convert_dataset(
     if source.is_dir() and place.is_relative_to(source.resolve()):
         raise ValueError(f"{out} lies in {source}, which is read: choose another folder")
     read = read_source(source, labels, None if images is None else Path(images), one_based=one_based)
+    if link and (inside := [image for image in read.images if file_of(str(image.image_path)) != str(image.image_path)]):
+        raise ValueError(f"{inside[0].image_path} is no file that a link could lead to: leave out --link")
     read = _without_thin(read, layout)
     notes = [*read.notes, *_changed_meanings(read, layout)]
     names = _file_names(read.images)
@@ -151,7 +155,7 @@ def convert_dataset(
             if link:
                 (made / beside / name).symlink_to(image.image_path.resolve())
             else:
-                shutil.copyfile(image.image_path, made / beside / name)
+                copy_file(image.image_path, made / beside / name)
         write(made, read, names, sets)
         _require_same(made, read, layout, names)
         counts = Counter(int(label) for image in read.images for label in image.labels)
@@ -201,10 +205,11 @@ def _changed_meanings(read: Source, layout: Layout) -> list[str]:
     """What the layout writes in another way."""
     notes = []
     marked = sum(int(image.difficult.sum()) for image in read.images)
-    if marked and layout == "coco" and read.format in ("voc", "labelme"):
-        notes.append(f"{marked} difficult objects become crowds, which training leaves out; --to voc keeps them")
-    if marked and layout == "voc" and read.format in ("coco", "openimages"):
-        notes.append(f"{marked} crowds become difficult objects, which training takes; --to coco keeps them crowds")
+    if marked and layout == "coco" and not read.crowds:
+        marks = counted(marked, "difficult object")
+        notes.append(f"{marks} marked as crowd, which training leaves out; --to voc keeps the mark")
+    if marked and layout == "voc" and read.crowds:
+        notes.append(f"{counted(marked, 'crowd')} marked as difficult, which training takes; --to coco keeps the mark")
     there = {int(label) for image in read.images for label in image.labels}
     without = [name for label, name in enumerate(read.classes, start=1) if label not in there]
     if without:
@@ -309,7 +314,7 @@ def _require_same(made: Path, read: Source, layout: Layout, names: Sequence[str]
         warnings.simplefilter("ignore", DataWarning)
         back = reader(made, ALL, read.classes)
     if len(back) != len(read.images) or back.findings:
-        what = str(back.findings[0]) if back.findings else f"{len(back)} images of {len(read.images)}"
+        what = str(back.findings[0]) if back.findings else f"{len(back)} of {counted(len(read.images), 'image')}"
         raise ValueError(f"what was written is not what is read back: {what}")
     for index, (image, name) in enumerate(zip(read.images, names, strict=True)):
         target = back.target(index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
@@ -133,6 +134,15 @@ def read_file(path: str | os.PathLike[str], most: int = -1) -> bytes:
     if len(content) != wanted:
         raise ValueError(f"{path}: the shard ends before it")
     return content
+
+
+def copy_file(path: str | os.PathLike[str], to: str | os.PathLike[str]) -> None:
+    """Copy an image file, or one out of a shard. Raises as :func:`read_file` does."""
+    if _place(path) is None:
+        shutil.copyfile(path, to)  # which the system may do without reading it
+    else:
+        with open(to, "wb") as file:
+            file.write(read_file(path))
 
 
 def load_image(path: str | os.PathLike[str], upright: bool = True) -> Tensor:

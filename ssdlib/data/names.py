@@ -72,6 +72,11 @@ def shown(value: object) -> str:
     return printable(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number of things in words: 1 image, 2,500 images. The plural is the noun with an s, if not given."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def said(message: object) -> str:
     """What a library says of a file, for our message: it may quote all of the file, and is cut where it is long."""
     text = str(message)

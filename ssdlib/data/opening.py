@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from ssdlib.data.annotated import ALL, AnnotatedDataset, DataWarning
 from ssdlib.data.coco import CocoDataset, coco_set_names
+from ssdlib.data.columns import ImageTable
 from ssdlib.data.formats.openimages import OpenImagesDataset, openimages_set_names
 from ssdlib.data.shards import ShardDataset, shard_set_names
 from ssdlib.data.voc import VOCDataset, image_set_names
@@ -34,8 +35,7 @@ class JoinedDataset(AnnotatedDataset):
                 raise ValueError(
                     f"data sets 1 and {number} have different classes: {list(first.classes)} and {list(part.classes)}"
                 )
-        images = [image for part in parts for image in part._images]
-        super().__init__(images, first.classes)
+        super().__init__(ImageTable.joined([part._images for part in parts]), first.classes)
         self.crowds = all(part.crowds for part in parts)
 
 

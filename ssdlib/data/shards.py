@@ -36,7 +36,7 @@ from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.files import replaced, write_text
 from ssdlib.data.images import read_file
 from ssdlib.data.index import Contents, indexed
-from ssdlib.data.names import check_file_name, check_name, said, shown
+from ssdlib.data.names import check_file_name, check_name, counted, said, shown
 
 DESCRIPTION = ".shards.json"
 PER_SHARD = 1000
@@ -50,6 +50,18 @@ class Sample(NamedTuple):
     key: str
     image: Path
     text: bytes
+
+
+class Known(NamedTuple):
+    """What is known of an image; `objects` are a box, not yet checked, a class, and whether it is difficult.
+
+    `file` is the name of the file that it was made of, "" where the shard does not say.
+    """
+
+    image_id: str
+    file: str
+    size: tuple[int, int]
+    objects: list[tuple[Any, str, bool]]
 
 
 class Description(NamedTuple):
@@ -101,7 +113,7 @@ class ShardDataset(AnnotatedDataset):
         if image_set not in names:
             raise FileNotFoundError(f"{root} has no image set {image_set!r}; it has {', '.join(names) or 'none'}")
         file = self.root / f"{image_set}{DESCRIPTION}"
-        described = _described(file)
+        described = read_description(file)
         self.crowds = described.crowds
         labels = labels_of(described.classes if classes is None else check_classes(classes))
 
@@ -152,7 +164,7 @@ def write_shards(
     if (out / f"{image_set}{DESCRIPTION}").exists():
         raise FileExistsError(f"{out} has shards of {image_set!r} already")
     if per_shard < 1 or not len(dataset):
-        raise ValueError(f"{len(dataset)} images, and {per_shard} in a shard: there is nothing to write")
+        raise ValueError(f"{counted(len(dataset), 'image')}, and {per_shard} in a shard: there is nothing to write")
     shards = []
     with tqdm(total=len(dataset), desc="sharding", unit="image", disable=not progress) as bar:
         for start in range(0, len(dataset), per_shard):
@@ -190,8 +202,12 @@ def _members(dataset: AnnotatedDataset, index: int) -> Iterator[tuple[str, bytes
     yield f"{index:09}.json", json.dumps(known).encode()
 
 
-def _described(file: Path) -> Description:
-    """Read a description, and make sure that its tar files are there, and as long as they were written."""
+def read_description(file: Path) -> Description:
+    """Read a description, and make sure that its tar files are there, and as long as they were written.
+
+    Raises:
+        FileNotFoundError, ValueError: as :class:`ShardDataset`.
+    """
     try:
         content = json.loads(file.read_bytes())
         classes, crowds = check_classes(content["classes"]), content["crowds"]
@@ -218,7 +234,7 @@ def _images(shards: Sequence[Path], labels: Mapping[str, int], unknown: Unknown)
             if sample.key in keys:
                 raise ValueError(f"{shard}: the key {sample.key} stands twice")
             keys.add(sample.key)
-            yield _image(shard, sample, labels, unknown)
+            yield shard_image(shard, sample, labels, unknown)
 
 
 def samples(shard: Path) -> Iterator[Sample]:
@@ -264,9 +280,12 @@ def _whole(key: str, image: Path | None, text: bytes | None) -> Sample:
     return Sample(key, image, text)
 
 
-def _image(shard: Path, sample: Sample, labels: Mapping[str, int], unknown: Unknown) -> AnnotatedImage:
-    """Look at the image and clean its boxes."""
-    file = f"{shard.name}/{sample.key}.json"
+def known_of(shard: Path, sample: Sample) -> Known:
+    """Read what is known of an image.
+
+    Raises:
+        ValueError: it is not readable; the message names the shard and the member.
+    """
     try:
         known = json.loads(sample.text)
         image_id = check_name(known["id"], "the id")
@@ -278,26 +297,37 @@ def _image(shard: Path, sample: Sample, labels: Mapping[str, int], unknown: Unkn
                 raise ValueError(f"difficult must be true or false, got {shown(difficult)}")
         if {*map(type, declared)} != {int}:
             raise ValueError(f"the size must be whole numbers, got {shown(declared)}")
+        file = check_file_name(known["file"], "the file") if "file" in known else ""
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"{type(error).__name__}: {said(error)}"
         raise ValueError(f"{shard}: {sample.key}.json does not say what it should: {problem}") from error
-    size, upright, findings = oriented(file, sample.image, declared, "the size")
+    return Known(image_id, file, declared, rows)
+
+
+def shard_image(shard: Path, sample: Sample, labels: Mapping[str, int], unknown: Unknown) -> AnnotatedImage:
+    """Look at the image and clean its boxes; `labels` are those of the classes.
+
+    Raises as :class:`ShardDataset` does.
+    """
+    file, known = f"{shard.name}/{sample.key}.json", known_of(shard, sample)
+    size, upright, findings = oriented(file, sample.image, known.size, "the size")
     objects = []
-    for index, (edges, name, difficult) in enumerate(rows):
+    for index, (edges, name, difficult) in enumerate(known.objects):
         if name not in labels:
             if unknown == "error":
                 where = f"{shard}: {sample.key}.json, object {index}"
                 raise ValueError(f"{where}: class {name!r} is not among {list(labels)}")
             findings.append(Finding(file, index, "unknown class", "refused", name))
             continue
-        box, notes = _clean(edges, size)
+        box, notes = clean_edges(edges, size)
         findings.extend(Finding(file, index, *note) for note in notes)
         if box is not None:
             objects.append((box, labels[name], difficult))
-    return annotated_image(image_id, sample.image, size, upright, objects, findings)
+    return annotated_image(known.image_id, sample.image, size, upright, objects, findings)
 
 
-def _clean(edges: Any, size: tuple[int, int]) -> tuple[Box | None, list[Note]]:
+def clean_edges(edges: Any, size: tuple[int, int]) -> tuple[Box | None, list[Note]]:
+    """Apply the rules of :func:`ssdlib.data.annotations.clean_box` to [x_min, y_min, x_max, y_max] in pixel edges."""
     if not isinstance(edges, list) or len(edges) != 4 or not {*map(type, edges)} <= {int, float}:
         return None, [Note("not a number", "refused", f"box {shown(edges)}")]
     if all(0 <= edge <= max(size) for edge in edges):

@@ -17,7 +17,7 @@ from ssdlib.data.annotated import AnnotatedDataset
 from ssdlib.data.annotations import summarize
 from ssdlib.data.columns import AnnotatedImage
 from ssdlib.data.images import load_thumbnail
-from ssdlib.data.names import printable
+from ssdlib.data.names import counted, printable
 
 # Okabe and Ito's colours, which differ for colour-blind readers too, without black.
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
@@ -121,7 +121,8 @@ def make_sheet(
     return Sheet(
         title=title,
         figures=tuple(_figure(image, asked, dataset.classes, side) for image, asked, _ in shown),
-        note=f"{len(shown)} of {len(chosen)} images with {objects} objects, of {len(dataset)} images in the set",
+        note=f"{len(shown)} of {counted(len(chosen), 'image')} with {counted(objects, 'object')}, of "
+        f"{counted(len(dataset), 'image')} in the set",
         classes=tuple(name for label, name in enumerate(dataset.classes, start=1) if label in drawn),
     )
 
@@ -205,6 +206,6 @@ figure.hidden=Boolean(select.value)&&!here;
 shown+=!figure.hidden;
 objects+=here;
 }
-output.textContent=select.value?`${objects} objects in ${shown} of these images`:"";
+output.textContent=select.value?`${objects} object${objects===1?"":"s"} in ${shown} of these images`:"";
 });
 """

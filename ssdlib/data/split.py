@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ssdlib.data.annotated import AnnotatedDataset
-from ssdlib.data.check import table
 from ssdlib.data.coco import coco_set_names, instances_path
 from ssdlib.data.files import replaced
-from ssdlib.data.names import printable
+from ssdlib.data.names import counted, printable
 from ssdlib.data.near_duplicates import ALIKE, THRESHOLD, groups_of, look
 from ssdlib.data.opening import choose_set, open_dataset
+from ssdlib.data.report import table
+from ssdlib.data.shards import shard_set_names
 from ssdlib.data.voc import image_set_names
 
 SETS = ("train", "val", "test")
@@ -60,7 +61,7 @@ class Split:
             objects, images = (sum(column) for column in zip(*each, strict=True))
             rows.append([name, f"{objects} in {images}", *(f"{a} in {b}" for a, b in each)])
         sizes = sorted(map(len, self.groups))
-        what = f"{sum(sizes)} images in groups of {sizes[0]} to {sizes[-1]}" if sizes else "none"
+        what = f"{sum(sizes):,} images in groups of {sizes[0]} to {sizes[-1]}" if sizes else "none"
         return "\n".join(
             [
                 f"{printable(self.folder)}: the images of {self.source!r}; of each class, objects and images with them",
@@ -144,9 +145,15 @@ def split_dataset(
     Raises:
         FileExistsError: one of the sets is there, and `overwrite` is not set.
         FileNotFoundError: the folder or the set is missing.
-        ValueError: a share is out of range; it is not clear which set to divide; or there are too few images or groups.
+        ValueError: a share is out of range; it is not clear which set to divide; there are too few images or groups; or
+            the folder holds shards.
     """
     root = Path(root)
+    if shard_set_names(root):
+        raise ValueError(
+            f"{root} holds shards, whose images cannot be divided where they are: `ssd data convert {root} "
+            "--out FOLDER` makes a folder that can be, and `ssd data shard FOLDER` makes shards of each set of it"
+        )
     shares = {"train": 1 - val - test, "val": val, "test": test}
     if not all(0 <= share < 1 for share in (val, test)) or shares["train"] <= 0:
         raise ValueError(f"val {val:g} and test {test:g} must be at least 0, and leave something for training")
@@ -169,7 +176,8 @@ def split_dataset(
     groups = groups_of(seen, max(threshold, 0), ALIKE if threshold >= 0 else math.inf, together)
     objects = _objects(dataset, members)
     if len(groups) < len(shares):
-        raise ValueError(f"{len(members)} images in {len(groups)} groups are too few for {len(shares)} sets")
+        there = f"{counted(len(members), 'image')} in {counted(len(groups), 'group')}"
+        raise ValueError(f"too few for {len(shares)} sets: {there}")
     chosen = assign(groups, objects, list(shares.values()), seed)
     parts: dict[str, list[int]] = {name: [] for name in shares}
     for group, index in zip(groups, chosen, strict=True):
@@ -177,7 +185,9 @@ def split_dataset(
     for name, part in parts.items():
         part.sort()
         if not part:
-            raise ValueError(f"{len(groups)} groups are too few: nothing is left for {name}, of share {shares[name]:g}")
+            raise ValueError(
+                f"too few, {counted(len(groups), 'group')}: nothing is left for {name}, of share {shares[name]:g}"
+            )
     sets = {**parts, TRAINVAL: sorted(i for name, part in parts.items() if name != "test" for i in part)}
     written = _write(root, coco, source, {name: [members[i] for i in sets[name]] for name in names}, dataset)
     counts = {

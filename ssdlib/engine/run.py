@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ssdlib.data import DataWarning
 from ssdlib.data.files import space_for
+from ssdlib.data.names import counted
 from ssdlib.engine import processes, run_folder
 from ssdlib.engine.compiling import compiled, compiled_losses
 from ssdlib.engine.config import TrainConfig
@@ -148,7 +149,7 @@ def train(
         lost = getattr(dataset, "smaller_than_a_pixel", lambda _: 0)(side)
         if lost and writes:
             warnings.warn(
-                f"{lost} objects are smaller than a pixel at {side} x {side} and are left out", DataWarning, 2
+                f"{counted(lost, 'object')} smaller than a pixel at {side} x {side}, left out", DataWarning, 2
             )
         on_device = config.augment_on == "device"
         images = TrainingImages(dataset, model.recipe.image_size, config.augmentation, config.seed, on_device)

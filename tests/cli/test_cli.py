@@ -93,7 +93,7 @@ def test_without_a_command_the_help_is_shown():
 def test_toy_and_check(tmp_path: Path):
     result = call("data", "toy", tmp_path / "toy", "--train", 2, "--val", 1, "--test", 1, "--seed", 3)
     assert result.exit_code == 0, result.output
-    assert "2 training, 1 validation and 1 test images in" in result.output
+    assert "2 training, 1 validation and 1 test image in" in result.output
     assert len(VOCDataset(tmp_path / "toy", "train")) == 2
     result = call("data", "check", tmp_path / "toy")
     assert result.exit_code == 0, result.output

@@ -76,7 +76,7 @@ def test_check_knows_both_layouts(tmp_path: Path):
     write_coco(tmp_path, "val2017", [image(1)], [annotation(1, 1, 3, [0, 0, 20, 15])])
     result = call("data", "check", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "1 objects of 2 classes" in result.output
+    assert "1 object of 2 classes" in result.output
     assert result.output.rstrip().endswith("ok")
     write_coco(tmp_path, "val2017", [image(1)], [annotation(1, 1, 3, [0, 0, 0, 15])])
     result = call("data", "check", tmp_path)
@@ -121,7 +121,7 @@ def test_show_writes_a_page(tmp_path: Path):
     out = tmp_path / "new" / "sheet.html"
     result = call("data", "show", root, "--out", out, "--class", "cat", "--order", "smallest", "--smaller", 0.5)
     assert result.exit_code == 0, result.output
-    assert f"1 of 1 images with 1 objects, of 2 images in the set: {out}" in result.output
+    assert f"1 of 1 image with 1 object, of 2 images in the set: {out}" in result.output
     page = out.read_text(encoding="utf-8")
     assert "<h1>set, set train</h1>" in page
     assert page.count("<figure>") == 1

@@ -112,7 +112,7 @@ def test_yolo_names_and_sets_of_data_yaml(tmp_path: Path):
     }
     assert boxes(source, "valid") == [("hot dog", 25, 20, 75, 60)]
     assert boxes(source, "nothing") == []
-    assert "1 images have no label file" in source.notes[0]
+    assert "1 image without a label file" in source.notes[0]
 
 
 def test_yolo_labels_without_an_image(tmp_path: Path):
@@ -160,7 +160,7 @@ def test_voc_counts_from_one(tmp_path: Path):
     assert source.format == "voc"
     assert boxes(source) == [("cat", 0, 0, 100, 80), ("dog", 0, 4, 9, 9)]
     assert source.images[0].difficult.tolist() == [False, True]
-    assert "1 boxes begin at 0" in source.notes[0]
+    assert "1 box with a corner at 0" in source.notes[0]
     assert boxes(read_source(tmp_path, one_based=False)) == [("cat", 1, 1, 100, 80), ("dog", 0, 5, 9, 9)]
 
 
@@ -175,7 +175,7 @@ def test_voc_sets_and_images_that_are_not_labelled(tmp_path: Path):
     source = read_source(tmp_path)
     assert source.sets == {"train": [1]}
     assert [len(image.boxes) for image in source.images] == [0, 0]
-    assert "1 images have no XML file" in source.notes[0]
+    assert "1 image without an XML file" in source.notes[0]
     assert [finding.kind for finding in source.findings] == ["unreadable labels"]
 
 
@@ -369,7 +369,7 @@ def test_open_images(tmp_path: Path):
     assert balanced(source)
     assert boxes(source, "empty") == []
     assert [note.split(":")[0] for note in source.notes] == [
-        "1 images have no row",
+        "1 image without a row, taken to be without objects",
         "no class-descriptions*.csv names '/m/2'",
     ]
 
@@ -433,7 +433,9 @@ def test_damaged_files_are_accounted_for_or_refused(name: str, tmp_path: Path):
 
 def test_formats_are_told_apart(tmp_path: Path):
     picture(tmp_path / "a.jpg")
-    with pytest.raises(ValueError, match=r"no labels of a known format \(yolo, coco, voc, labelme, cvat, openimages\)"):
+    with pytest.raises(
+        ValueError, match=r"no labels of a known format \(yolo, coco, voc, labelme, cvat, openimages, shards\)"
+    ):
         read_source(tmp_path)
     text(tmp_path / "package.json", '{"images": []}')
     text(tmp_path / "readme.txt", "0 and 1\n")

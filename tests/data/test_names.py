@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssdlib.data import names
-from ssdlib.data.names import check_file_name, check_name, printable, said, shown
+from ssdlib.data.names import check_file_name, check_name, counted, printable, said, shown
 
 HARMFUL = {
     "colours": "\x1b[31mred",
@@ -109,3 +109,9 @@ def test_what_a_library_says_is_clean_and_short():
     assert said(ValueError("no\x1b[31m")) == r"no\x1b[31m"
     assert said("x" * 1000) == "x" * 1000
     assert said("x" * 1001) == "x" * 1000 + "..."
+
+
+def test_counted():
+    counts = [counted(0, "image"), counted(1, "image"), counted(2500, "image"), counted(2, "box", "boxes")]
+    assert counts == ["0 images", "1 image", "2,500 images", "2 boxes"]
+    assert counted(1, "box", "boxes") == "1 box"

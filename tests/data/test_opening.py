@@ -8,6 +8,7 @@ from PIL import Image
 from support.voc_folder import object_xml, write_voc
 
 from ssdlib.data import DataWarning, JoinedDataset, OpenImagesDataset, VOCDataset, open_dataset, split_dataset
+from ssdlib.data.columns import ImageTable
 from ssdlib.data.formats.openimages import openimages_set_names
 from ssdlib.data.opening import choose_set
 
@@ -43,11 +44,19 @@ def test_several_folders_are_one_after_the_other(folders: list[Path]):
         assert all(torch.equal(dataset[index][1][key], value) for key, value in part[i][1].items())
 
 
+def test_no_image_is_made_to_join_them(folders: list[Path], monkeypatch: pytest.MonkeyPatch):
+    """A large set has a hundred thousand of them."""
+    parts = [VOCDataset(folder, "trainval") for folder in folders]
+    monkeypatch.setattr(ImageTable, "__getitem__", lambda *_: pytest.fail("an image was made"))
+    assert len(JoinedDataset(parts)) == 3
+
+
 def test_findings_of_all_folders(folders: list[Path], tmp_path: Path):
     bad = write_voc(tmp_path / "bad", {"trainval": ["e"]}, {"e": [object_xml("cat", 5, 5, 5, 9), DOG, CAT]})
     with pytest.warns(UserWarning, match="zero area 1"):
         dataset = open_dataset([*folders, bad], "trainval")
     assert [finding.kind for finding in dataset.findings] == ["zero area"]
+    assert [len(dataset._images[i].findings) for i in range(len(dataset))] == [0, 0, 0, 1]
 
 
 def test_given_classes_give_the_labels(folders: list[Path]):

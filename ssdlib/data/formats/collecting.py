@@ -32,7 +32,8 @@ class Source(NamedTuple):
     """What was read.
 
     `sets` holds indices of images; `objects` counts those that the files have; `left_out` counts, by kind, those that
-    did not come over; `findings` are about whole images and files, those about objects are with their images.
+    did not come over; `findings` are about whole images and files, those about objects are with their images; and
+    `crowds` says whether difficult objects are boxes around many objects.
     """
 
     format: str
@@ -43,6 +44,7 @@ class Source(NamedTuple):
     left_out: dict[str, int]
     findings: list[Finding]
     notes: list[str]
+    crowds: bool
 
 
 def edges(corners: Sequence[object]) -> Cleaner:
@@ -157,10 +159,11 @@ class Collector:
     Args:
         name: of the format.
         root: folder that paths in findings are relative to.
+        crowds: whether difficult objects are boxes around many objects.
     """
 
-    def __init__(self, name: str, root: Path) -> None:
-        self.name, self.root = name, root
+    def __init__(self, name: str, root: Path, crowds: bool = False) -> None:
+        self.name, self.root, self.crowds = name, root, crowds
         self._classes: dict[str, None] = {}
         self.findings: list[Finding] = []
         self.notes: list[str] = []
@@ -259,4 +262,5 @@ class Collector:
             for file, image, size, upright, taken, findings in self._labelled
         ]
         sets = {name: list(members) for name, members in self._sets.items()}
-        return Source(self.name, classes, images, sets, self._objects, dict(self._left_out), self.findings, self.notes)
+        left_out = dict(self._left_out)
+        return Source(self.name, classes, images, sets, self._objects, left_out, self.findings, self.notes, self.crowds)

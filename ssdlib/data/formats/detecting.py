@@ -12,13 +12,15 @@ from typing import Any
 from ssdlib.data.formats.collecting import ImageFiles, Source, files_below
 from ssdlib.data.formats.cvat import read_cvat
 from ssdlib.data.formats.labelme import is_labelme, read_labelme
-from ssdlib.data.formats.layouts import read_coco, read_voc, root_of
+from ssdlib.data.formats.layouts import read_coco, read_shards, read_voc, root_of
 from ssdlib.data.formats.openimages import is_openimages, read_openimages
 from ssdlib.data.formats.yolo import NAME_FILES, is_labels, read_yolo
 from ssdlib.data.names import said
+from ssdlib.data.shards import DESCRIPTION
 
-FORMATS = ("yolo", "coco", "voc", "labelme", "cvat", "openimages")
-_TABLES = {"coco": "*.json", "cvat": "*.xml", "openimages": "*.csv"}  # formats with one file for many images
+FORMATS = ("yolo", "coco", "voc", "labelme", "cvat", "openimages", "shards")
+# Formats with one file for many images:
+_TABLES = {"coco": "*.json", "cvat": "*.xml", "openimages": "*.csv", "shards": f"*{DESCRIPTION}"}
 _LOOK_AT = 50  # files of a kind, to tell what they are
 
 
@@ -26,7 +28,7 @@ def read_source(source: Path, name: str | None = None, images: Path | None = Non
     """Read labels and find their images; no image is decoded.
 
     Args:
-        source: a folder with labels; or the file of labels, for formats that have one file.
+        source: a folder with labels; or the file of labels, for formats that have one file. Shards have one a set.
         name: one of `FORMATS`; if not given, the files say which.
         images: folder of the images, where that is not (a folder in) the one of the labels.
         one_based: see :func:`ssdlib.data.formats.layouts.read_voc`.
@@ -38,6 +40,8 @@ def read_source(source: Path, name: str | None = None, images: Path | None = Non
     for path in (source, images):
         if path is not None and not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
+    if source.suffix.lower() == ".tar" and any(source.parent.glob(f"*{DESCRIPTION}")):
+        raise ValueError(f"{source} is a shard: name its folder")
     if source.suffix.lower() in (".zip", ".tar", ".gz", ".7z", ".rar"):
         raise ValueError(f"{source} is an archive: unpack it, and name the folder")
     if source.suffix.lower() in (".yaml", ".yml") and source.is_file():  # YOLO's, which stands for its folder
@@ -69,6 +73,7 @@ def read_source(source: Path, name: str | None = None, images: Path | None = Non
         "labelme": lambda: read_labelme(root, found),
         "cvat": lambda: read_cvat(files, root, found),
         "openimages": lambda: read_openimages(files, root, found),
+        "shards": lambda: read_shards(files, root),
     }
     try:
         return readers[name]()
@@ -102,6 +107,8 @@ def find_labels(source: Path) -> dict[str, list[Path]]:
             isinstance(content.get(key), list) for key in ("images", "annotations", "categories")
         ):
             note("coco", path)
+    for path in _fitting(source, f"*{DESCRIPTION}"):
+        note("shards", path)
     for path in _fitting(source, "*.csv"):
         if is_openimages(path):
             note("openimages", path)

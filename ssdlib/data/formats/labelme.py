@@ -18,7 +18,7 @@ from ssdlib.data.formats.collecting import (
     files_below,
     refusal,
 )
-from ssdlib.data.names import said, shown
+from ssdlib.data.names import counted, said, shown
 
 _WITH_POINTS = ("polygon", "rectangle", "oriented_rectangle", "mask")
 
@@ -54,7 +54,8 @@ def read_labelme(root: Path, images: ImageFiles) -> Source:
         found.add(path, image, declared, _objects(shapes))  # type: ignore[arg-type]
     unlabelled = len(images.paths) - len(seen)
     if unlabelled:
-        found.notes.append(f"{unlabelled} images have no JSON file of labels: they are left out, as not labelled yet")
+        images_without = counted(unlabelled, "image")
+        found.notes.append(f"{images_without} without a JSON file of labels, left out as not labelled yet")
     return found.finish()
 
 

@@ -1,7 +1,8 @@
-"""VOC's and COCO's labels as other tools write them: beside the images, or in folders of any name."""
+"""VOC's and COCO's labels as other tools write them: beside the images, or in folders of any name; and our shards."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import ParseError
@@ -11,7 +12,10 @@ from defusedxml import ElementTree
 from ssdlib.data.annotations import Box, Note, clean_box, read_annotation
 from ssdlib.data.coco import clean_bbox
 from ssdlib.data.formats.collecting import Cleaner, Collector, ImageFiles, LabelledObject, Size, Source, files_below
+from ssdlib.data.images import read_file
 from ssdlib.data.instances import parse_instances
+from ssdlib.data.names import counted, said
+from ssdlib.data.shards import DESCRIPTION, clean_edges, known_of, read_description, samples
 from ssdlib.data.voc import read_image_set
 
 
@@ -48,10 +52,11 @@ def read_voc(root: Path, images: ImageFiles, one_based: bool = True) -> Source:
     source.sets.update(_sets(root, {name: index[image] for name, image in by_id.items() if image in index}))
     unlabelled = len(images.paths) - len(set(by_id.values()))
     if unlabelled > 0:
-        source.notes.append(f"{unlabelled} images have no XML file of labels: they are left out, as not labelled yet")
+        images_without = counted(unlabelled, "image")
+        source.notes.append(f"{images_without} without an XML file of labels, left out as not labelled yet")
     if from_zero and one_based:
         source.notes.append(
-            f"{from_zero} boxes begin at 0, though VOC counts pixels from 1: "
+            f"{counted(from_zero, 'box', 'boxes')} with a corner at 0, though VOC counts pixels from 1: "
             "if the tool that wrote them counts from 0, take --zero-based"
         )
     return source
@@ -107,7 +112,7 @@ def read_coco(files: Sequence[Path], root: Path, images: ImageFiles) -> Source:
     Raises:
         ValueError: a file is not readable as JSON, or lacks one of COCO's lists.
     """
-    found = Collector("coco", root)
+    found = Collector("coco", root, crowds=True)
     for path in files:
         parsed = parse_instances(path, lambda name, path=path: _found(images, name, path))  # type: ignore[misc]
         for problem in parsed.problems:
@@ -128,6 +133,43 @@ def _found(images: ImageFiles, name: str, path: Path) -> Path:
         return images.find(name, path.parent)
     except LookupError:
         return images.root / "-" / name.replace("\\", "/").rpartition("/")[2]
+
+
+def read_shards(files: Sequence[Path], root: Path) -> Source:
+    """Read image sets in tar files, by their descriptions; what is in several of them comes over once.
+
+    Raises:
+        FileNotFoundError, ValueError: a description cannot be read, or a tar file is missing or not as long as it says.
+    """
+    described = {file: read_description(file) for file in files}
+    found = Collector("shards", root, crowds=any(each.crowds for each in described.values()))
+    places: dict[tuple[str, bytes], Path] = {}  # of images, by their ids and bytes
+    for file, each in described.items():
+        found.declare(file, each.classes)
+        for shard in each.shards:
+            try:
+                for sample in samples(shard):
+                    try:
+                        known = known_of(shard, sample)
+                    except ValueError as error:
+                        found.lose(shard, "entry", said(error))
+                        continue
+                    named = Path(known.file).suffix.lower() == sample.image.suffix.lower()
+                    place = sample.image.with_name(Path(known.file).name) if named else sample.image
+                    place = places.setdefault((known.image_id, hashlib.sha256(read_file(place)).digest()), place)
+                    objects = [LabelledObject(name, _edges(edges), hard) for edges, name, hard in known.objects]
+                    text = shard / f"{sample.key}.json"
+                    found.add(text, place, known.size, objects, file.name.removesuffix(DESCRIPTION))
+            except ValueError as error:
+                found.lose(shard, "unreadable labels", said(error))
+    return found.finish()
+
+
+def _edges(corners: object) -> Cleaner:
+    def clean(size: Size) -> tuple[Box | None, list[Note]]:
+        return clean_edges(corners, size)
+
+    return clean
 
 
 def _bbox(bbox: object) -> Cleaner:

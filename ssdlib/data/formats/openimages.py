@@ -21,7 +21,7 @@ from ssdlib.data.formats.collecting import (
     fractions,
     refusal,
 )
-from ssdlib.data.names import said, shown
+from ssdlib.data.names import counted, said, shown
 
 CORNERS = ("XMin", "YMin", "XMax", "YMax")
 _COLUMNS = {"ImageID", "LabelName", *CORNERS}
@@ -114,7 +114,7 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
         ValueError: a table cannot be read; the message names it.
     """
     words = _words(root)
-    found = Collector("openimages", root)
+    found = Collector("openimages", root, crowds=True)
     codes: set[str] = set()
     seen: set[Path] = set()
     for path in files:
@@ -143,7 +143,7 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
     for image in empty:
         found.add(image, image, None, [])
     if empty:
-        found.notes.append(f"{len(empty)} images have no row: they are taken as images without objects")
+        found.notes.append(f"{counted(len(empty), 'image')} without a row, taken to be without objects")
     nameless = sorted(code for code in codes if code.startswith("/") and code not in words)
     if nameless:
         found.notes.append(

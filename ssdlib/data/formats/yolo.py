@@ -17,7 +17,7 @@ from ssdlib.data.formats.collecting import (
     fractions,
     refusal,
 )
-from ssdlib.data.names import check_name, said, shown
+from ssdlib.data.names import check_name, counted, said, shown
 
 NAME_FILES = ("classes.txt", "obj.names", "names.txt", "_darknet.labels", "labels.txt")
 _NO_LABELS = {
@@ -72,7 +72,7 @@ def read_yolo(root: Path, images: ImageFiles) -> Source:
         if not objects or _is_label(objects[0]):
             found.lose(labels, "no image", f"no image for {labels.name}", len(objects))
     if unlabelled:
-        found.notes.append(f"{unlabelled} images have no label file: they are taken as images without objects")
+        found.notes.append(f"{counted(unlabelled, 'image')} without a label file, taken to be without objects")
     return found.finish()
 
 
