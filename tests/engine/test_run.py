@@ -183,7 +183,7 @@ def test_objects_that_vanish_are_counted(sample: Images, tmp_path: Path):
             assert side == 256
             return 3
 
-    with pytest.warns(DataWarning, match="3 objects are smaller than a pixel at 256 x 256 and are left out"):
+    with pytest.warns(DataWarning, match="3 objects smaller than a pixel at 256 x 256, left out"):
         train(replace(QUICK, iterations=1), Tiny(sample.items[:4], sample.classes), tmp_path, progress=False)
 
 
