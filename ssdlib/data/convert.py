@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from ssdlib.data.annotated import ALL, AnnotatedDataset, DataWarning
 from ssdlib.data.annotations import Finding, summarize
 from ssdlib.data.coco import CocoDataset
 from ssdlib.data.columns import AnnotatedImage
-from ssdlib.data.files import space_for
+from ssdlib.data.files import folder_aside, space_for
 from ssdlib.data.formats.collecting import Source
 from ssdlib.data.formats.detecting import read_source
 from ssdlib.data.images import copy_file, file_of
@@ -146,8 +145,8 @@ def convert_dataset(
     own = {name: s for name, s in read.sets.items() if name != ALL and 0 < len(s) < len(read.images)}
     sets = {ALL: list(range(len(read.images))), **own}
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name[:40]}-", dir=place.parent) as folder, space_for(out):
-        made = Path(folder) / "set"
+    with folder_aside(place) as folder, space_for(out):
+        made = folder / "set"
         write, beside = (_write_coco, "images") if layout == "coco" else (_write_voc, "JPEGImages")
         (made / beside).mkdir(parents=True)
         together = zip(read.images, names, strict=True)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ssdlib.data.locks import lock
+
 _ABANDONED = 3600.0  # seconds since the last byte of a file that nobody will finish
+_LOCK = ".lock"
+_YOUNG = 5.0  # seconds in which a folder that was made may not be locked yet
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # a full disk, a quota, a limit on the size of files
 
 
@@ -42,6 +49,43 @@ def replaced(path: str | Path) -> Iterator[Path]:
         if full:
             raise OSError(f"no space to write {path}") from error
         raise
+
+
+@contextmanager
+def folder_aside(place: Path) -> Iterator[Path]:
+    """A folder beside `place`, in which something is made that is moved there when it is complete; then it goes.
+
+    What a process that was killed left of the same place is removed now: nobody holds its lock any more. On a file
+    system without locks, nobody can know that, and it stays.
+    """
+    beginning = f".{place.name[:40]}.part."
+    for left in place.parent.glob(f"{glob.escape(beginning)}*"):
+        if left.is_dir() and not left.is_symlink() and left not in _in_use:
+            with suppress(OSError):  # another process may remove it, too
+                _remove_left(left)
+    folder = Path(tempfile.mkdtemp(prefix=beginning, dir=place.parent))
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    _in_use.add(folder)
+    try:
+        lock(descriptor)
+        yield folder
+    finally:
+        os.close(descriptor)  # Windows removes no open file
+        shutil.rmtree(folder, ignore_errors=True)
+        _in_use.discard(folder)
+
+
+_in_use: set[Path] = set()  # folders aside of this process, whose own locks keep it out of nothing
+
+
+def _remove_left(folder: Path) -> None:
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        abandoned = time.time() - os.fstat(descriptor).st_mtime > _YOUNG and lock(descriptor) is True
+    finally:
+        os.close(descriptor)
+    if abandoned:
+        shutil.rmtree(folder)
 
 
 def cache_folder() -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -10,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LOCK = "run.lock"
+from ssdlib.data.locks import lock
 
-_TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+LOCK = "run.lock"
 
 
 @contextmanager
@@ -46,7 +45,7 @@ def _acquired(out: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _lock(descriptor):
+            if lock(descriptor) is False:
                 holder = os.read(descriptor, 1000).decode(errors="replace").strip() or "another process"
                 raise BlockingIOError(f"a run is going on in {out} ({holder})")
             # Who had the lock may have removed the file after we opened it: then the lock is one of no name.
@@ -69,38 +68,3 @@ def _release(path: Path, descriptor: int) -> None:
     else:
         path.unlink(missing_ok=True)
         os.close(descriptor)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> bool:
-        """Lock a byte far behind the end of the file, so that others can read who has the lock; False if they do."""
-        os.lseek(descriptor, 2**30, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            raise
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        return True
-
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> bool:
-        """Lock the file; False if another process has it.
-
-        Not by `flock`: processes that load images would inherit that lock, and keep it for some time after the death of
-        the one that trains.
-        """
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _TAKEN:
-                return False
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-        return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -241,6 +242,16 @@ def test_nothing_is_left_behind_or_replaced(tmp_path: Path):
     done = convert_dataset(source, tmp_path / "set", progress=False)
     assert (done.images, done.objects, done.left_out) == (1, (3, 2), {"no image": 1})
     assert not done.ok
+
+
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path: Path):
+    source = by_globox(tmp_path / "source", "openimages")
+    left = tmp_path / ".set.part.abcdefgh"
+    text(left / "set" / "images" / "a.jpg", "half")
+    text(left / ".lock", "")
+    os.utime(left / ".lock", (1, 1))
+    convert_dataset(source, tmp_path / "set", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set", "source"]
 
 
 def test_a_folder_to_fill_by_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

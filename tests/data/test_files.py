@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import signal
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import torch
 from PIL import Image
 
 from ssdlib.data import files
-from ssdlib.data.files import replaced, space_for, write_text
+from ssdlib.data.files import folder_aside, replaced, space_for, write_text
 
 
 def test_writes_and_replaces_in_a_folder_that_is_made(tmp_path: Path) -> None:
@@ -125,3 +128,65 @@ def test_space_for_names_what_is_written(small_disk: Path) -> None:
         a_little_at_a_time(small_disk / "log")
     with pytest.raises(FileNotFoundError), space_for(small_disk / "log"):
         a_little_at_a_time(small_disk / "nowhere" / "log")
+
+
+@pytest.fixture
+def other_process(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """Another process, which is at work on a folder aside of `set` for ever; its number, and that folder."""
+    read, write = os.pipe()
+    number = os.fork()
+    if number == 0:
+        try:
+            with folder_aside(tmp_path / "set") as folder:
+                (folder / "half").mkdir()
+                os.write(write, b"x")
+                time.sleep(1000)
+        finally:
+            os._exit(1)
+    assert os.read(read, 1) == b"x"
+    (folder,) = tmp_path.iterdir()
+    yield number, folder
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_folder_aside_that_a_killed_process_left_goes_and_no_other_one(
+    tmp_path: Path, other_process: tuple[int, Path]
+) -> None:
+    number, theirs = other_process
+    others = [tmp_path / name for name in (".set.part.", ".set.part.mine", "set", ".sett.part.x")]  # without our lock
+    for other in others:
+        other.mkdir()
+    past = time.time() - 60
+    os.utime(theirs / ".lock", (past, past))
+    with folder_aside(tmp_path / "set") as ours:
+        os.utime(ours / ".lock", (past, past))
+        with folder_aside(tmp_path / "set"):  # in another thread, say
+            assert ours.exists()
+        assert theirs.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([theirs, *others])
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    (theirs / ".lock").touch()
+    with folder_aside(tmp_path / "set"):
+        assert theirs.exists()  # a second ago somebody made it, and may be about to lock it
+    os.utime(theirs / ".lock", (past, past))
+    with folder_aside(tmp_path / "set") as ours:
+        assert sorted(tmp_path.iterdir()) == sorted([ours, *others])
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_without_locks_nothing_of_others_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / ".set.part.x"
+    left.mkdir()
+    (left / ".lock").touch()
+    os.utime(left / ".lock", (1, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "lock", lambda _: None)
+        with folder_aside(tmp_path / "set"):
+            assert left.exists()
+    with folder_aside(tmp_path / "set"):
+        assert not left.exists()

@@ -62,16 +62,16 @@ def test_the_lock_of_a_killed_process_is_stale(holder: subprocess.Popen[str], tm
 
 def test_a_lock_that_is_removed_while_we_wait_for_it_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its owner ended after we opened the file and before we locked it: another one could lock the name again."""
-    real, calls = run_lock._lock, 0
+    real, calls = run_lock.lock, 0
 
-    def late(descriptor: int) -> bool:
+    def late(descriptor: int) -> bool | None:
         nonlocal calls
         calls += 1
         if calls == 1:
             (tmp_path / LOCK).unlink()
         return real(descriptor)
 
-    monkeypatch.setattr(run_lock, "_lock", late)
+    monkeypatch.setattr(run_lock, "lock", late)
     with locked(tmp_path):
         assert (tmp_path / LOCK).exists()
     assert calls == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from xml.etree import ElementTree  # writes only; annotations are read by defuse
 import numpy as np
 from tqdm import tqdm
 
+from ssdlib.data.files import folder_aside
 from ssdlib.data.synthetic.scenes import SceneObject, render_scene
 from ssdlib.data.synthetic.shapes import OBJECTS
 
@@ -59,10 +59,10 @@ def make_toy_voc(
     parameters = _parameters(counts, seed, sides)
     if _already_made(root, parameters, overwrite):
         return root
-    parent = root.resolve().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=parent) as folder:
-        complete = Path(folder) / "set"
+    place = root.resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with folder_aside(place) as folder:
+        complete = folder / "set"
         _write_set(complete, parameters, progress)
         # Asked again, because another process may have made it in the meantime.
         if not _already_made(root, parameters, overwrite):
