@@ -3,15 +3,21 @@
 napoleon takes what stands before a colon in "Returns:", and in the first line of a property or a constant, for a type.
 Ours say there, in a sentence, what comes back, and its colons are part of the sentence; the types are in the code. An
 empty type in front of the line says so.
+
+A `name` in backticks leads to what it names: in the same module, or anywhere if the package has only one of that name.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from docutils.nodes import Element, TextElement
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.nodes import make_refnode
 
 SECTIONS = ("Returns:", "Yields:")
+LED_TO = ("function", "class", "exception")  # an argument may well be called as a module or an attribute is
 
 
 def keep_sentences(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
@@ -25,7 +31,23 @@ def keep_sentences(app: Sphinx, what: str, name: str, thing: Any, options: Any, 
         lines[0] = f": {lines[0]}"
 
 
+def lead_to_the_only_one(app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement) -> Element | None:
+    """A link to what a short name means, where the module of the docstring has nothing of that name."""
+    if (node.get("refdomain"), node.get("reftype")) != ("py", "obj"):
+        return None
+    target = node["reftarget"]
+    # ssdlib.engine.train, which is kept in ssdlib.engine.run, by its last name too
+    ending = f".{target.rpartition('.')[2] if target.startswith('ssdlib.') else target}"
+    objects = env.get_domain("py").objects.items()  # type: ignore[attr-defined]
+    found = [(name, entry) for name, entry in objects if name.endswith(ending) and entry.objtype in LED_TO]
+    if len(found) != 1:
+        return None
+    name, entry = found[0]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register the step."""
+    """Register the steps."""
     app.connect("autodoc-process-docstring", keep_sentences, priority=400)  # napoleon's is 500
+    app.connect("missing-reference", lead_to_the_only_one)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import docstrings
 import drawings
 import matplotlib
 import pytest
 import yaml
+from docutils.nodes import Element, inline
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from support.browser import OpenPage, violations
 
@@ -129,6 +132,40 @@ def test_sentences_of_docstrings_are_no_types() -> None:
     lines = ["Number of priors; SSD300: 8732."]
     docstrings.keep_sentences(None, "property", "p", None, None, lines)  # type: ignore[arg-type]
     assert GoogleDocstring(lines, Config(), what="property", name="p").lines() == ["Number of priors; SSD300: 8732."]
+
+
+OBJECTS = {
+    "ssdlib.matching.match": "function",
+    "ssdlib.engine.run.train": "function",
+    "ssdlib.nms": "module",
+    "ssdlib.detection.detect": "function",
+    "ssdlib.family.yolo.detect": "function",
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "led_to"),
+    [
+        ("match", "#match-id"),
+        ("ssdlib.engine.train", "#train-id"),  # as it is imported, not where it is kept
+        ("detect", None),  # two have the name
+        ("nms", None),  # an argument, for all we know
+        ("atch", None),
+        ("torch.match", None),
+    ],
+)
+def test_a_short_name_in_a_docstring_leads_to_the_only_thing_of_that_name(target: str, led_to: str | None) -> None:
+    entries = {
+        name: SimpleNamespace(objtype=kind, docname="book/api", node_id=f"{name.rpartition('.')[2]}-id")
+        for name, kind in OBJECTS.items()
+    }
+    env: Any = SimpleNamespace(get_domain=lambda name: SimpleNamespace(objects=entries))
+    app: Any = SimpleNamespace(builder=SimpleNamespace(get_relative_uri=lambda here, there: ""))
+    node = Element(refdomain="py", reftype="obj", reftarget=target, refdoc="book/api_data")
+    link = docstrings.lead_to_the_only_one(app, env, node, inline())
+    assert (link and link["refuri"]) == led_to
+    node["reftype"] = "class"  # a type, which autodoc names in full
+    assert docstrings.lead_to_the_only_one(app, env, node, inline()) is None
 
 
 @pytest.mark.browser
