@@ -27,6 +27,8 @@ def keep_sentences(app: Sphinx, what: str, name: str, thing: Any, options: Any, 
             text = lines[number + 1]
             indent = text[: len(text) - len(text.lstrip())]
             lines[number + 1] = f"{indent}: {text.strip()}"
+    if lines and lines[0].startswith("Alias for field number"):  # Python's own words, which say nothing
+        lines.clear()
     if what in ("attribute", "data", "property") and lines and ":" in lines[0]:
         lines[0] = f": {lines[0]}"
 

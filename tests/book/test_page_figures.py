@@ -132,6 +132,9 @@ def test_sentences_of_docstrings_are_no_types() -> None:
     lines = ["Number of priors; SSD300: 8732."]
     docstrings.keep_sentences(None, "property", "p", None, None, lines)  # type: ignore[arg-type]
     assert GoogleDocstring(lines, Config(), what="property", name="p").lines() == ["Number of priors; SSD300: 8732."]
+    lines = ["Alias for field number 0", ""]
+    docstrings.keep_sentences(None, "attribute", "size", None, None, lines)  # type: ignore[arg-type]
+    assert lines == []
 
 
 OBJECTS = {
