@@ -119,7 +119,7 @@ function explainWords(links) {
   });
 }
 
-// A figure that is wider than its box on a phone can be reached and moved by key, and says what it is.
+// A figure or table that is wider than its box on a phone can be reached and moved by key, and says what it is.
 function scrollByKey(boxes) {
   const update = () => {
     for (const box of boxes) {
@@ -127,7 +127,7 @@ function scrollByKey(boxes) {
       if (wide) {
         box.tabIndex = 0;
         box.setAttribute("role", "group");
-        box.setAttribute("aria-label", "Figure that scrolls sideways");
+        box.setAttribute("aria-label", `${box.tagName === "PRE" ? "Table" : "Figure"} that scrolls sideways`);
       } else {
         for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
       }
@@ -146,7 +146,7 @@ function openAt(place) {
 for (const details of document.querySelectorAll("details.guess[data-asks]")) askForGuess(details);
 const words = document.querySelectorAll("a.meaning[title]");
 if (words.length) explainWords(words);
-const wide = document.querySelectorAll('.drawing:has(> [class*="least-"])');
+const wide = document.querySelectorAll('.drawing:has(> [class*="least-"]), .output.columns pre');
 if (wide.length) scrollByKey(wide);
 openAt(location.hash);
 window.addEventListener("hashchange", () => openAt(location.hash));

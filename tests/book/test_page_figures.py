@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import columns
 import docstrings
 import drawings
 import matplotlib
@@ -34,7 +35,7 @@ def drawn(figure: Figure) -> str:
     return drawings.themed(drawing, 1, "Three curves.")
 
 
-def page_with(tmp_path: Path, *figures: str) -> str:
+def page_with(tmp_path: Path, *figures: str, output: str = "") -> str:
     boxes = "".join(
         f'<figure class="margin-caption"><div class="output drawing">{figure}</div><figcaption><p>Fig. {n}</p>'
         "</figcaption></figure>"
@@ -45,7 +46,7 @@ def page_with(tmp_path: Path, *figures: str) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{(STATIC / 'book.css').read_text()}"
         f"body {{ margin: 0 16px }} @media (min-width: 1000px) {{ main {{ width: 640px }} }}</style>"
-        f'</head><body><main class="bd-article"><h1>Figures</h1>{boxes}</main>'
+        f'</head><body><main class="bd-article"><h1>Figures</h1>{boxes}{output}</main>'
         f"<script>{(STATIC / 'book.js').read_text()}</script></body></html>",
         encoding="utf-8",
     )
@@ -171,6 +172,24 @@ def test_a_short_name_in_a_docstring_leads_to_the_only_thing_of_that_name(target
     assert docstrings.lead_to_the_only_one(app, env, node, inline()) is None
 
 
+TABLE = "class    threshold  precision  recall  objects  found\nred cell      0.31      0.912   0.884      819    757"
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        (TABLE, True),
+        ("      a      b\n    1.0    2.0\nas printed", True),
+        ("one line   alone", False),
+        ("boxes (2, 4)\n  offsets (2, 4)\n  logits", False),
+        ("a  b\nno\nno", False),
+        ("", False),
+    ],
+)
+def test_outputs_with_columns(text: str, has: bool) -> None:
+    assert columns.has_columns(text) == has
+
+
 @pytest.mark.browser
 class TestInTheBrowser:
     """Figures on a phone, in a wide window and on paper."""
@@ -191,6 +210,23 @@ class TestInTheBrowser:
         page.keyboard.press("ArrowRight")
         page.wait_for_function("document.querySelector('.drawing.output').scrollLeft > 0")
         assert page.get_by_role("group", name="Figure that scrolls sideways").count() >= 1
+        assert not violations(page)
+
+    def test_a_printed_table_keeps_its_lines_on_a_phone_and_scrolls_by_key(
+        self, open_page: OpenPage, tmp_path: Path
+    ) -> None:
+        cell = '<div class="cell_output"><div class="output {}"><div class="highlight"><pre>{}</pre></div></div></div>'
+        table, prose = cell.format("columns", TABLE), cell.format("", "word " * 30)
+        page = open_page(page_with(tmp_path, output=table + prose), width=320, height=700, has_touch=True)
+        first, second = page.locator("pre").all()
+        line = first.evaluate("pre => parseFloat(getComputedStyle(pre).lineHeight) || 1.5 * 16")
+        assert first.bounding_box()["height"] < 3.5 * line  # type: ignore[index]
+        assert second.evaluate("pre => pre.scrollWidth <= pre.clientWidth")
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        first.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("document.querySelector('pre').scrollLeft > 0")
+        assert page.get_by_role("group", name="Table that scrolls sideways").count() == 1
         assert not violations(page)
 
     def test_nothing_scrolls_and_nothing_is_a_stop_for_keys_where_there_is_room(
