@@ -251,17 +251,18 @@ def _write_coco(made: Path, read: Source, names: Sequence[str], sets: Mapping[st
     for index, (image, name) in enumerate(zip(read.images, names, strict=True), start=1):
         entries.append({"id": index, "file_name": name, "width": image.size[0], "height": image.size[1]})
         mine = []
-        for box, label, crowd in zip(image.boxes.astype(float), image.labels, image.difficult, strict=True):
+        corners = image.boxes.astype(float).round(_DIGITS)
+        sides = (corners[:, 2:] - corners[:, :2]).round(_DIGITS)
+        rows = (np.hstack([corners[:, :2], sides]), sides.prod(axis=1).round(_DIGITS), image.labels, image.difficult)
+        for bbox, area, label, crowd in zip(*(column.tolist() for column in rows), strict=True):
             number += 1
-            left, top, right, bottom = (round(float(v), _DIGITS) for v in box)
-            width, height = round(right - left, _DIGITS), round(bottom - top, _DIGITS)
             mine.append(
                 {
                     "id": number,
                     "image_id": index,
-                    "category_id": int(label),
-                    "bbox": [left, top, width, height],
-                    "area": round(width * height, _DIGITS),
+                    "category_id": label,
+                    "bbox": bbox,
+                    "area": area,
                     "iscrowd": int(crowd),
                 }
             )

@@ -31,7 +31,7 @@ from ssdlib.data.annotated import (
     labels_of,
     oriented,
 )
-from ssdlib.data.annotations import Box, Finding, Note, clean_box, plainly_inside
+from ssdlib.data.annotations import Box, Finding, Note, clean_edges
 from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.files import replaced, write_text
 from ssdlib.data.images import read_file
@@ -319,21 +319,15 @@ def shard_image(shard: Path, sample: Sample, labels: Mapping[str, int], unknown:
                 raise ValueError(f"{where}: class {name!r} is not among {list(labels)}")
             findings.append(Finding(file, index, "unknown class", "refused", name))
             continue
-        box, notes = clean_edges(edges, size)
+        box, notes = clean_written(edges, size)
         findings.extend(Finding(file, index, *note) for note in notes)
         if box is not None:
             objects.append((box, labels[name], difficult))
     return annotated_image(known.image_id, sample.image, size, upright, objects, findings)
 
 
-def clean_edges(edges: Any, size: tuple[int, int]) -> tuple[Box | None, list[Note]]:
-    """Apply the rules of :func:`ssdlib.data.annotations.clean_box` to [x_min, y_min, x_max, y_max] in pixel edges."""
+def clean_written(edges: Any, size: tuple[int, int]) -> tuple[Box | None, list[Note]]:
+    """Apply the rules of :func:`ssdlib.data.annotations.clean_box` to what should be four pixel edges."""
     if not isinstance(edges, list) or len(edges) != 4 or not {*map(type, edges)} <= {int, float}:
         return None, [Note("not a number", "refused", f"box {shown(edges)}")]
-    if all(0 <= edge <= max(size) for edge in edges):
-        left, top, right, bottom = edges
-        box = plainly_inside(left, top, right, bottom, size)
-        if box is not None:
-            return box, []
-    x_min, y_min, x_max, y_max = (str(float(str(edge))) for edge in edges)
-    return clean_box((x_min, y_min, x_max, y_max), size, one_based=False)
+    return clean_edges(edges, size)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.voc_folder import object_xml, write_annotation
 
-from ssdlib.data.annotations import Finding, clean_box, plainly_inside, read_annotation, summarize
+from ssdlib.data.annotations import Finding, clean_box, clean_edges, plainly_inside, read_annotation, summarize
 
 
 def kinds(notes):
@@ -200,3 +200,13 @@ def test_findings_in_words():
     assert str(second) == "Annotations/b.xml: wrong size, repaired: 40 x 30"
     assert summarize([first, second, first]) == "refused 2 (zero area 2); repaired 1 (wrong size 1)"
     assert summarize([]) == ""
+
+
+near = st.integers(-3, 45) | st.floats(-3, 45) | st.sampled_from([0, 0.01, 30, 39.999, 40, 40.01, 10**400, 1e300])
+
+
+@given(edges=st.tuples(near, near, near, near), size=st.sampled_from([(40, 30), (1, 1), (2**16, 2**16)]))
+@example(edges=(10**400, 1, 5.0, 9), size=(40, 30))
+def test_numbers_go_by_the_rules_of_texts(edges: tuple[float, ...], size: tuple[int, int]):
+    texts = tuple(str(float(str(edge))) for edge in edges)
+    assert clean_edges(edges, size) == clean_box(texts, size, one_based=False)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ssdlib.data.annotated import annotated_image, oriented
-from ssdlib.data.annotations import Box, Finding, Note, clean_box
+from ssdlib.data.annotations import Box, Finding, Note, clean_box, clean_edges
 from ssdlib.data.columns import AnnotatedImage
 from ssdlib.data.names import check_name, printable
 
@@ -49,6 +49,8 @@ class Source(NamedTuple):
 
 def edges(corners: Sequence[object]) -> Cleaner:
     """A box of x_min, y_min, x_max, y_max in pixel edges from 0, as numbers or texts."""
+    if {*map(type, corners)} == {float}:
+        return lambda size: clean_edges(corners, size)  # type: ignore[arg-type]
     a, b, c, d = map(str, corners)
     return lambda size: clean_box((a, b, c, d), size, one_based=False)
 
@@ -62,7 +64,7 @@ def fractions(corners: Sequence[float]) -> Cleaner:
             value = round(fraction * side, 4)
             limit = min(max(value, 0.0), float(side))
             pixels.append(limit if abs(value - limit) < _ROUNDED else value)
-        return edges(pixels)(size)
+        return clean_edges(pixels, size)
 
     return clean
 

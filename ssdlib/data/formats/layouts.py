@@ -15,7 +15,7 @@ from ssdlib.data.formats.collecting import Cleaner, Collector, ImageFiles, Label
 from ssdlib.data.images import read_file
 from ssdlib.data.instances import parse_instances
 from ssdlib.data.names import counted, said
-from ssdlib.data.shards import DESCRIPTION, clean_edges, known_of, read_description, samples
+from ssdlib.data.shards import DESCRIPTION, clean_written, known_of, read_description, samples
 from ssdlib.data.voc import read_image_set
 
 
@@ -167,7 +167,7 @@ def read_shards(files: Sequence[Path], root: Path) -> Source:
 
 def _edges(corners: object) -> Cleaner:
     def clean(size: Size) -> tuple[Box | None, list[Note]]:
-        return clean_edges(corners, size)
+        return clean_written(corners, size)
 
     return clean
 
