@@ -8,6 +8,7 @@ from __future__ import annotations
 from ssdlib.widgets.anatomy_explorer import AnatomyExplorer
 from ssdlib.widgets.base import BookWidget
 from ssdlib.widgets.encoding_playground import EncodingPlayground
+from ssdlib.widgets.flipbook import Flipbook
 from ssdlib.widgets.grid_explorer import GridExplorer
 from ssdlib.widgets.hard_negative_miner import HardNegativeMiner
 from ssdlib.widgets.jaccard import JaccardPlayground
@@ -24,6 +25,7 @@ __all__ = [
     "AnatomyExplorer",
     "BookWidget",
     "EncodingPlayground",
+    "Flipbook",
     "GridExplorer",
     "HardNegativeMiner",
     "JaccardPlayground",

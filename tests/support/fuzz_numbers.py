@@ -20,6 +20,7 @@ from ssdlib.matching import UNMATCHED, match, match_batch
 from ssdlib.widgets import (
     AnatomyExplorer,
     EncodingPlayground,
+    Flipbook,
     GridExplorer,
     JaccardPlayground,
     NmsStepper,
@@ -38,6 +39,7 @@ def _widgets() -> list[tuple[BookWidget, dict[str, Any]]]:
     made.append(TrainingPlayer(recorded("checkpoints")))
     made.append(GridExplorer(image, boxes["boxes"], ["cat", "dog", "cow"]))
     made.append(NmsStepper(image, classes=["cat", "dog"], scores=[0.9, 0.8, 0.4], **boxes))
+    made.append(Flipbook([(image, "black"), (image + 255, "white")]))
     writable = [[name for name in w.state() if name != "image" and not w.traits()[name].read_only] for w in made]
     return [(w, {name: w.state()[name] for name in names}) for w, names in zip(made, writable, strict=True)]
 

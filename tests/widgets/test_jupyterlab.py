@@ -45,6 +45,7 @@ record = recorded("checkpoints")
 answers = [{"text": text, "right": text == "0", "why": "Objects count from 1."} for text in "01"]
 """
 ARGUMENTS = {  # of the widgets that have no default for all of them
+    "Flipbook": "[(image, 'a scene'), (255 - image, 'its negative')]",
     "GridExplorer": "image, target['boxes'], [dataset.classes[label - 1] for label in target['labels']]",
     "HardNegativeMiner": "image, shares, offsets, logits, model.priors, model.classes",
     "MatchingExplorer": "image, target['boxes'], [dataset.classes[label - 1] for label in target['labels']]",

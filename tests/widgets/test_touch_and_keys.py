@@ -16,6 +16,7 @@ from ssdlib.widgets import (
     AnatomyExplorer,
     BookWidget,
     EncodingPlayground,
+    Flipbook,
     GridExplorer,
     HardNegativeMiner,
     JaccardPlayground,
@@ -64,6 +65,12 @@ def precision_recall() -> PrecisionRecallExplorer:
 
 def training(**traits: Any) -> TrainingPlayer:
     return TrainingPlayer(recorded("checkpoints"), **traits)
+
+
+def flipbook(**traits: Any) -> Flipbook:
+    return Flipbook(
+        [(torch.full((3, 300, 400), k / 3), f"{k} thirds. " + 12 * "All words. ") for k in range(4)], **traits
+    )
 
 
 def quiz(**traits: Any) -> Quiz:
@@ -162,6 +169,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
         RoiExplorer(bins=3),
         training(checkpoint=7),
         grid(),
+        flipbook(step=2),
     ]
     page = show(*widgets, width=width, height=800)
     assert page.evaluate(CUT) == []
@@ -172,7 +180,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
     assert columns == (2 if width > 740 else 1)
 
 
-@pytest.mark.parametrize("number", range(10))
+@pytest.mark.parametrize("number", range(12))
 @pytest.mark.parametrize("width", [757, 820])  # the column of the built page at 1366 px, and of a wider screen
 def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int, width: int) -> None:
     make = [
@@ -187,6 +195,7 @@ def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, numbe
         RoiExplorer,
         lambda: training(checkpoint=4),
         grid,
+        flipbook,
     ][number]
     page = show(make(), width=width, height=657)
     frame = page.locator(".ssd-widget").bounding_box()
@@ -287,6 +296,7 @@ def test_every_widget_can_be_put_back(show: OpenPage, model: SSD) -> None:
         (RoiExplorer(), "bin", 3),
         (training(), "checkpoint", 3),
         (grid(), "cells", 13),
+        (flipbook(), "step", 2),
     ]
     page = show(*(widget for widget, _, _ in changes))
     for number, (widget, key, value) in enumerate(changes):

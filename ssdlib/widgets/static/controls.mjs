@@ -188,6 +188,7 @@ const withIcon = (name) => [
 ];
 
 // Back, play, forward through steps 0..last; `change` is called with the new step, and `words` say which one it is.
+// Whoever asks for less motion goes by Back and Forward, and finds nothing that moves by itself.
 function player({ label, change, pause = 900, words = (step, last) => `step ${step} of ${last}` }) {
   let step = 0;
   let last = 0;
@@ -220,7 +221,8 @@ function player({ label, change, pause = 900, words = (step, last) => `step ${st
   });
   const forward = jump("Forward", "one step forward", () => step + 1);
   const count = html("span", { class: "ssd-value" });
-  const node = html("div", { class: "ssd-player", role: "group", "aria-label": label }, first, back, play, forward, count);
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const node = html("div", { class: "ssd-player", role: "group", "aria-label": label }, first, back, calm ? null : play, forward, count);
   const set = (value, end) => {
     [step, last] = [value, end];
     count.textContent = words(step, last);
