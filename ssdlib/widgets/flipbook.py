@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import textwrap
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import traitlets
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -16,15 +18,16 @@ from torch import Tensor
 from ssdlib.widgets.base import BookWidget, image_url, open_url, png_url
 
 Picture = Figure | Image.Image | Tensor | str | os.PathLike[str]
-COLUMNS, WIDE = 2, 3.5  # of the sheet for print: pictures in a row, inches each
-LETTERS = 62  # in a line under a picture on that sheet
+PRINTED, COLUMNS, WIDE = 4, 2, 3.5  # on the sheet for print: most pictures, how many in a row, inches each
+LETTERS = 54  # in a line over a picture on that sheet
+COLORS = 32  # of a drawing
 
 
 class Flipbook(BookWidget):
     """A figure that moves: pictures of one size, a sentence for each, and a slider, buttons and keys to turn them.
 
-    Draw on `matplotlib.figure.Figure`, which no notebook shows by itself, about 4 inches wide, with fixed axes, so that
-    nothing moves but what is meant. Pages show the pictures some 300 to 440 pixels wide.
+    Draw on a `matplotlib.figure.Figure(figsize, dpi=160, layout="none")`, which no notebook shows by itself, about 4
+    inches wide, with axes at fixed places, so that nothing moves but what is meant. Pages show it 280 to 440 pixels wide.
 
     Args:
         steps: at least two, each (picture, words). The picture is a figure of matplotlib, a tensor (3, H, W), an image
@@ -80,15 +83,17 @@ class Flipbook(BookWidget):
         return f"{self.title}, in {len(self.steps)} pictures. {said}"
 
     def picture(self) -> Figure:
-        """All steps on one sheet, for print."""
-        rows = math.ceil(len(self.steps) / COLUMNS)
-        lines = [textwrap.wrap(f"{k}. {page['words']}", LETTERS) for k, page in enumerate(self.steps, start=1)]
+        """A sheet for print: the first step, the last, and some between, with what is said of each."""
+        count = min(PRINTED, len(self.steps))
+        chosen = [round(k * (len(self.steps) - 1) / (count - 1)) for k in range(count)]
+        lines = [textwrap.wrap(f"{k + 1}. {self.steps[k]['words']}", LETTERS) for k in chosen]
+        rows = math.ceil(count / COLUMNS)
         width, height = self.size
         tall = WIDE * height / width + 0.17 * max(map(len, lines)) + 0.1
         figure = Figure(figsize=(COLUMNS * WIDE, rows * tall), layout="constrained")
-        for place, (page, said) in enumerate(zip(self.steps, lines, strict=True), start=1):
+        for place, (k, said) in enumerate(zip(chosen, lines, strict=True), start=1):
             ax = figure.add_subplot(rows, COLUMNS, place)
-            ax.imshow(open_url(page["picture"]).convert("RGB"))
+            ax.imshow(open_url(self.steps[k]["picture"]).convert("RGB"))
             ax.set_title("\n".join(said), fontsize=8, loc="left", parse_math=False)
             ax.set_axis_off()
         return figure
@@ -118,7 +123,12 @@ def _pages(steps: Sequence[tuple[Picture, str]]) -> tuple[list[dict[str, str]], 
 
 def _address(picture: Any, number: int) -> str:
     if isinstance(picture, Figure):
-        return png_url(picture, dots_per_inch=160)
+        drawn = io.BytesIO()
+        # To save a figure without a layout gives it the default one, which would move the axes the next time.
+        with rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
+            picture.savefig(drawn, format="png", dpi=picture.dpi, facecolor="white")
+            flat = png_url(picture, dots_per_inch=int(picture.dpi), colors=COLORS)
+        return min(flat, image_url(Image.open(drawn)), key=len)  # drawings are smaller as PNG, photographs as JPEG
     if not isinstance(picture, (str, os.PathLike, Tensor, Image.Image)):
         raise TypeError(f"the picture of step {number} must be a figure, image, tensor or path; got {type(picture)}")
     return image_url(picture)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import doctest
 import io
 import re
+import warnings
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 from playwright.sync_api import Page
@@ -25,7 +27,7 @@ WORDS = (
     "All is red.",
     "Now it is green, " + 12 * "and this is a long sentence, " + "at last.",
     "Blue.",
-    "Olive: $x_2$.",
+    "Olive, at $_$ each.",
 )
 
 
@@ -42,7 +44,7 @@ def test_example_runs() -> None:
 
 
 def test_pictures_of_every_kind(tmp_path: Path) -> None:
-    figure = Figure(figsize=(4, 3))
+    figure = Figure(figsize=(4, 3), dpi=160)
     figure.add_subplot().plot([0, 1])
     flat((9, 9, 9), (640, 480)).save(tmp_path / "page.png")
     kinds = [figure, torch.zeros(3, 480, 640), flat((0, 0, 0), (640, 480)), tmp_path / "page.png"]
@@ -90,7 +92,7 @@ def test_bad_values_are_refused_and_change_nothing(trait: str, value: object) ->
     assert book.state() == before
 
 
-def test_print_and_words_have_every_step() -> None:
+def test_print_has_first_and_last_and_words_have_every_step() -> None:
     book = colors(title="Four colours")
     sheet = re.search(r'src="data:image/png;base64,([^"]+)"', book.to_html())
     assert sheet
@@ -101,8 +103,32 @@ def test_print_and_words_have_every_step() -> None:
         near = [count for count, other in seen if max(abs(a - b) for a, b in zip(color, other, strict=True)) < 16]
         assert sum(near) > 10_000
     assert book.describe().startswith("Four colours, in 4 pictures. 1. All is red. 2. Now it is green")
-    assert book.describe().endswith("3. Blue. 4. Olive: $x_2$.")
+    assert book.describe().endswith("3. Blue. 4. Olive, at $_$ each.")
     assert book.to_html() == colors(title="Four colours").to_html()
+    many = Flipbook([(flat((20 * k, 0, 0)), f"shade {k}") for k in range(11)])
+    assert [ax.get_title(loc="left") for ax in many.picture().axes] == [f"{k + 1}. shade {k}" for k in (0, 3, 7, 10)]
+
+
+def test_a_photograph_in_a_figure_is_no_drawing() -> None:
+    figure = Figure(figsize=(4, 3), dpi=70)
+    figure.add_axes((0, 0, 1, 1)).imshow(torch.rand(60, 80, 3, generator=torch.Generator().manual_seed(0)))
+    book = Flipbook([(figure, "noise"), (figure, "noise")])
+    assert book.size == (280, 210)
+    assert book.steps[0]["picture"].startswith("data:image/jpeg")
+
+
+def test_a_figure_keeps_its_axes_and_its_resolution() -> None:
+    figure = Figure(figsize=(4, 3), dpi=70, layout="none")
+    ax = figure.add_axes((0.25, 0.25, 0.5, 0.5), xticks=[], yticks=[], facecolor="red")
+    ax.spines[:].set_visible(False)
+    with rc_context({"figure.constrained_layout.use": True}), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        book = Flipbook([(figure, "red"), (figure, "red")])
+    assert book.size == (280, 210)
+    for page in book.steps:
+        drawn = open_url(page["picture"]).convert("RGB")
+        red = drawn.point(lambda value: 255 - value).getbbox()
+        assert red == pytest.approx((70, 52, 210, 158), abs=1)
 
 
 def seen_picture(page: Page) -> list[int]:

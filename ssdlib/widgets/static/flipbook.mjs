@@ -1,6 +1,6 @@
 // Flipbook: pictures of one size, with a sentence each; slider, buttons, arrow keys, a player or a finger turn them.
 
-const SWIPE = 30; // pixels that a finger goes across, and less than half as far down, to turn a page
+const SWIPE = 30; // pixels that a finger goes across to turn a page; where it goes down, the browser scrolls and cancels
 
 // All pictures on one place, of which one is seen; so nothing blinks when they change.
 function flipbookPages(pages, [width, height], turn) {
@@ -12,16 +12,16 @@ function flipbookPages(pages, [width, height], turn) {
   );
   let from = null;
   node.addEventListener("pointerdown", (event) => {
-    from = event.pointerType === "mouse" ? null : [event.clientX, event.clientY];
+    from = event.pointerType === "mouse" ? null : event.clientX;
   });
   node.addEventListener("pointercancel", () => {
-    from = null; // the finger scrolls
+    from = null;
   });
   node.addEventListener("pointerup", (event) => {
     if (from === null) return;
-    const [across, down] = [event.clientX - from[0], event.clientY - from[1]];
+    const across = event.clientX - from;
     from = null;
-    if (Math.abs(across) >= SWIPE && Math.abs(down) < Math.abs(across) / 2) turn(across < 0 ? 1 : -1);
+    if (Math.abs(across) >= SWIPE) turn(across < 0 ? 1 : -1);
   });
   const show = (step) => {
     for (const [i, image] of images.entries()) image.classList.toggle("ssd-turned", i !== step);
