@@ -27,7 +27,7 @@ class Flipbook(BookWidget):
     """A figure that moves: pictures of one size, a sentence for each, and a slider, buttons and keys to turn them.
 
     Draw on a `matplotlib.figure.Figure(figsize, dpi=160, layout="none")`, which no notebook shows by itself, about 4
-    inches wide, with axes at fixed places, so that nothing moves but what is meant. Pages show it 280 to 440 pixels wide.
+    inches wide, with axes at fixed places, so that nothing moves but what is meant. Pages show it 280 to 440 px wide.
 
     Args:
         steps: at least two, each (picture, words). The picture is a figure of matplotlib, a tensor (3, H, W), an image
