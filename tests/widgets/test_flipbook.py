@@ -10,7 +10,6 @@ from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from matplotlib import rc_context
@@ -20,6 +19,7 @@ from playwright.sync_api import Page
 from support.browser import OpenPage, set_state, state_of, violations
 from traitlets import TraitError
 
+from ssdlib.data import VOCDataset, sample_root
 from ssdlib.widgets import Flipbook, flipbook
 from ssdlib.widgets.base import open_url
 
@@ -112,8 +112,8 @@ def test_print_has_first_and_last_and_words_have_every_step() -> None:
 
 def test_a_photograph_in_a_figure_is_no_drawing() -> None:
     figure = Figure(figsize=(4, 3), dpi=70)
-    figure.add_axes((0, 0, 1, 1)).imshow(np.random.default_rng(0).random((60, 80, 3)))
-    book = Flipbook([(figure, "noise"), (figure, "noise")])
+    figure.add_axes((0, 0, 1, 1)).imshow(VOCDataset(sample_root(), "test")[0][0].permute(1, 2, 0).numpy())
+    book = Flipbook([(figure, "scene"), (figure, "scene")])
     assert book.size == (280, 210)
     assert book.steps[0]["picture"].startswith("data:image/jpeg")
 
