@@ -176,8 +176,12 @@ _COMPILED = ", both by torch.compile"
 RUNTIMES = {ONNX: ("ONNX Runtime", ".onnx"), OPENVINO: ("OpenVINO", ".xml")}
 
 
-def runtime(package: str, folder: Path) -> Pair:
-    """The network of ssd_tiny for one image, exported, beside itself in PyTorch, operation by operation."""
+def runtime(package: str, folder: Path, images: int = 20) -> Pair:
+    """The network of ssd_tiny for images one by one, exported, beside itself in PyTorch, operation by operation.
+
+    The threads of these programs wait in a loop for a while after their work, which would slow the other one down: so
+    each has its turn after a pause, for several images.
+    """
     name, ending = RUNTIMES[package]
     for needed in ("onnxscript", package):
         if not installed(needed):
@@ -186,16 +190,22 @@ def runtime(package: str, folder: Path) -> Pair:
     export_model(model, folder / f"tiny{ending}", outputs="raw")
     run = runtime_of(folder / f"tiny{ending}", torch.get_num_threads())
     size = model.recipe.image_size
-    batch = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(11))
-    images = batch.numpy()
+    batches = torch.rand(images, 1, 3, size, size, generator=torch.Generator().manual_seed(11))
 
     def same(ours: Any, theirs: Any) -> str:
         for found, expected in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-3)
+            for part, exact in zip(found, expected, strict=True):
+                torch.testing.assert_close(torch.from_numpy(part), exact, rtol=1e-3, atol=1e-3)
         return "offsets and logits within 0.1%"
 
-    theirs = torch.inference_mode()(lambda: model(batch))
-    return Pair(f"ssd_tiny, one image, {name} beside PyTorch", lambda: run(images), theirs, same, 0.5)
+    return Pair(
+        f"ssd_tiny, {images} images one by one, {name} beside PyTorch",
+        lambda: [run(batch.numpy()) for batch in batches],
+        torch.inference_mode()(lambda: [model(batch) for batch in batches]),
+        same,
+        0.5,
+        pause=0.5,
+    )
 
 
 def _require_bfloat16(asked: bool) -> None:

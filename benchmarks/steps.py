@@ -3,7 +3,9 @@
     OMP_NUM_THREADS=2 python benchmarks/steps.py
 
 writes ssdlib/engine/records/steps.json: "steps", rows as those of speed.py, in which "ours" is the faster way and
-"theirs" the plain one; and "profile", the share of each kind of operation in a training step of SSD300 with 4 images.
+"theirs" the plain one; "profile", the share of each kind of operation in a training step of SSD300 with 4 images and
+in its inference with one; "rates", billions of operations a second of its convolutions and of a large matrix product,
+which is what the processor can; and "operations", the shares of the largest operations of the loss and of detection.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ import peers
 import torch
 import typer
 from record import RESULTS, circumstances, write_record
-from timing import Pair, as_record, compare, table
+from timing import Pair, as_record, compare, seconds, table
 from torch import Tensor
 from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import batched_nms
 
 from ssdlib.boxes import cxcywh_to_xyxy
@@ -76,8 +79,8 @@ def steps(small: bool) -> Iterator[Pair]:
 
     for trained in (True, False):
         offsets, logits = (peers.trained_like if trained else peers.untrained)(few, 21, priors)
-        kind = "trained" if trained else "untrained"
-        work = f"detection, {kind} scores: 400 best of all classes first / 400 of every class"
+        way = "trained scores: priors that may pass" if trained else "untrained scores: 400 best of all classes"
+        work = f"detection, {way} first / 400 of every class"
         yield Pair(
             work,
             lambda o=offsets, c=logits: detect(o, c, priors),
@@ -134,6 +137,42 @@ def shares(step: Callable[[], Any]) -> dict[str, float]:
     return {kind: round(time / total, 4) for kind, time in sorted(times.items(), key=lambda item: -item[1])}
 
 
+def operations(step: Callable[[], Any], most: int = 6) -> dict[str, float]:
+    """The shares of the operations of PyTorch that take most of a call."""
+    step()
+    with profile() as profiled:
+        for _ in range(10):
+            step()
+    times = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in profiled.key_averages()}
+    total = sum(times.values())
+    return {name: round(time / total, 4) for name, time in sorted(times.items(), key=lambda item: -item[1])[:most]}
+
+
+def inference_sides(small: bool) -> tuple[dict[str, Callable[[], Any]], float]:
+    """The networks for one image, ours and torchvision's, and the operations that their convolutions need."""
+    theirs = peer_networks.detector(21, "ssdlite320_mobilenet_v3_large" if small else "ssd300_vgg16").eval()
+    ours = from_torchvision(theirs).eval().to(memory_format=torch.channels_last)
+    size = ours.recipe.image_size
+    image = torch.rand(1, 3, size, size)
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        ours(image)
+    last = image.to(memory_format=torch.channels_last)
+    sides = {"ssdlib, inference": lambda: ours(last), "torchvision, inference": lambda: theirs(list(image))}
+    return {name: torch.inference_mode()(side) for name, side in sides.items()}, counted.get_total_flops()
+
+
+def convolution_seconds(step: Callable[[], Any]) -> float:
+    with profile() as profiled:
+        step()
+    return sum(event.self_cpu_time_total for event in profiled.key_averages() if "conv" in event.key) / 1e6
+
+
+def product_rate(side: int) -> float:
+    """Operations a second of a product of two square matrices, the best of five."""
+    matrix = torch.rand(side, side)
+    return 2 * side**3 / min(seconds(lambda: matrix @ matrix) for _ in range(5))
+
+
 def main(
     name: Annotated[str, typer.Option(help="Name of the record.")] = "steps",
     rounds: Annotated[int, typer.Option(help="Pairs of runs for each step.")] = 7,
@@ -153,7 +192,17 @@ def main(
         profiles["ssdlib, bfloat16" if bfloat16 else "ssdlib, float32"] = shares(trainers.our_step)
         if not bfloat16:
             profiles["torchvision, float32"] = shares(trainers.their_step)
-    for side, parts in profiles.items():
+    sides, needed = inference_sides(small)
+    rates = {"matrix product": product_rate(256 if small else 2048)}
+    for side, step in sides.items():
+        profiles[side] = shares(step)
+        rates[f"convolutions, {side}"] = needed / min(convolution_seconds(step) for _ in range(3))
+    print(", ".join(f"{what} {rate / 1e9:.0f} GFLOP/s" for what, rate in rates.items()))
+    largest = {
+        "matching + loss": operations(peers.loss(2 if small else 32).ours),
+        "detection": operations(peers.detection(True, 1 if small else 8).ours),
+    }
+    for side, parts in [*profiles.items(), *largest.items()]:
         print(side, ", ".join(f"{kind} {share:.1%}" for kind, share in parts.items()))
     record = {
         "command": f"OMP_NUM_THREADS={threads} python benchmarks/steps.py --name {name} --rounds {rounds}",
@@ -162,6 +211,8 @@ def main(
         "rounds": rounds,
         "steps": as_record(rows),
         "profile": profiles,
+        "rates": {what: round(rate / 1e9, 1) for what, rate in rates.items()},
+        "operations": largest,
     }
     write_record(record, name, results)
 

@@ -28,6 +28,7 @@ class Pair:
     same: Callable[[Any, Any], str]  # of the two results: in what they agree, or AssertionError
     target: float  # largest ratio of the times that is good enough
     limit: float | None = None  # most seconds that ours may take
+    pause: float = 0.0  # seconds before each run, in which the threads of the other side stop waiting for work
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def compare(pair: Pair, rounds: int = 7) -> Row:
     """Run both sides once to warm up and to compare their results, once for the memory, then by turns for the time."""
     same = pair.same(pair.ours(), pair.theirs())
     peaks = [peak_memory(side) for side in (pair.ours, pair.theirs)]
-    times = [(seconds(pair.ours), seconds(pair.theirs)) for _ in range(rounds)]
+    times = [(seconds(pair.ours, pair.pause), seconds(pair.theirs, pair.pause)) for _ in range(rounds)]
     ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
     ratios = [a / b for a, b in times]
     ratio = statistics.median(ratios)
@@ -60,8 +61,9 @@ def compare(pair: Pair, rounds: int = 7) -> Row:
     return Row(pair.work, ours, theirs, round(ratio, 3), rounded, pair.target, met, same, *peaks, pair.limit)
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Time of one call; no garbage is collected during it."""
+def seconds(work: Callable[[], Any], pause: float = 0.0) -> float:
+    """Time of one call, after a pause; no garbage is collected during it."""
+    time.sleep(pause)
     gc.disable()
     try:
         started = time.perf_counter()

@@ -147,7 +147,7 @@ def find_candidates(
         activation: how scores are made of logits.
 
     Yields:
-        One or two `Candidates`, as `shortlists`.
+        One or more `Candidates`, as `shortlists`.
 
     Raises:
         ValueError: if there is no such activation.
@@ -181,6 +181,8 @@ def may_pass(logits: Tensor, min_score: float, activation: Activation = "softmax
 
 def _among_best_of_class(labels: Tensor, max_candidates: int) -> Tensor:
     """(N, K) bool: at most so many of each label in a row, the first ones."""
+    if labels.shape[1] <= max_candidates:
+        return torch.ones_like(labels, dtype=torch.bool)
     grouped, order = labels.sort(dim=1, stable=True)  # the candidates of a class stand together, still best first
     rank = torch.arange(labels.shape[1], device=labels.device) - torch.searchsorted(grouped, grouped)  # (N, K)
     return torch.zeros_like(labels, dtype=torch.bool).scatter_(1, order, rank < max_candidates)
@@ -190,8 +192,9 @@ def shortlists(scores: Tensor, min_score: float, max_candidates: int) -> Iterato
     """The candidates of each class; before them, where a class has too many, the best of all classes together.
 
     This is the shortcut of `detect`. Whether a box stays, NMS asks only better ones. So if the best `max_candidates` of
-    all classes, which no class can have more than its share of, give `top_k` detections, then the others give none, and
-    need not be sorted out class by class, which takes most of the time where a network is not trained.
+    all classes, or of four times as many those that are within the share of their class, give `top_k` detections, then
+    the others give none, and need not be sorted out class by class, which takes most of the time where a network is not
+    trained.
 
     Args:
         scores: (N, P, C-1).
@@ -199,22 +202,25 @@ def shortlists(scores: Tensor, min_score: float, max_candidates: int) -> Iterato
         max_candidates: at most so many of each class, the best ones, of equal ones the earlier prior.
 
     Yields:
-        One or two `Candidates`; the first is the beginning of the last.
+        Up to three `Candidates`; each is the beginning of the next, and the last has all.
     """
     passing = scores >= min_score  # (N, P, C-1)
     counts = [int(of_image.count_nonzero()) for of_image in passing]  # count_nonzero(dim=...) is many times slower
-    if max(counts, default=0) > max_candidates:
-        # What equals the first that does not fit in is left out: which of equals come first, a top-k does not say.
-        best, place = scores.flatten(1).topk(max_candidates + 1, dim=1)  # (N, max_candidates + 1) each
-        best, place, valid = best[:, :-1], place[:, :-1], (best[:, :-1] > best[:, -1:]) & (best[:, :-1] >= min_score)
-        yield _best_first(best, place % scores.shape[2] + 1, place // scores.shape[2], valid)
-
-        if int(passing.sum(dim=1).max()) > max_candidates:  # that is, of one class
-            ranked = scores.masked_fill(~passing, -1)
-            limit = ranked.topk(max_candidates + 1, dim=1).values[:, -1:]  # (N, 1, C-1), the first that does not fit in
-            above, equal = ranked > limit, passing & (ranked == limit)
-            passing = above | equal & (equal.cumsum(dim=1) <= max_candidates - above.sum(dim=1, keepdim=True))
-            counts = passing.sum(dim=(1, 2)).tolist()
+    for length in (max_candidates, 4 * max_candidates):
+        if max(counts, default=0) > length:
+            # What equals the first that does not fit in is left out: which of equals come first, a top-k does not say.
+            best, place = scores.flatten(1).topk(length + 1, dim=1)  # (N, length + 1) each
+            limit, best, place = best[:, -1:], best[:, :-1], place[:, :-1]
+            valid = (best > limit) & (best >= min_score)
+            best = torch.where(valid, best, -1.0)  # a NaN would be the first
+            found = _best_first(best, place % scores.shape[2] + 1, place // scores.shape[2], valid)
+            yield found._replace(valid=found.valid & _among_best_of_class(found.labels, max_candidates))
+    if max(counts, default=0) > max_candidates and int(passing.sum(dim=1).max()) > max_candidates:  # of one class
+        ranked = scores.masked_fill(~passing, -1)
+        limit = ranked.topk(max_candidates + 1, dim=1).values[:, -1:]  # (N, 1, C-1), the first that does not fit in
+        above, equal = ranked > limit, passing & (ranked == limit)
+        passing = above | equal & (equal.cumsum(dim=1) <= max_candidates - above.sum(dim=1, keepdim=True))
+        counts = passing.sum(dim=(1, 2)).tolist()
     image, prior, column = passing.nonzero(as_tuple=True)  # (L,) each, image by image
     yield _by_image(image, prior, column, scores[image, prior, column], counts)
 
@@ -231,9 +237,8 @@ def _by_image(image: Tensor, prior: Tensor, column: Tensor, scores: Tensor, coun
 
 def _best_first(scores: Tensor, labels: Tensor, priors: Tensor, valid: Tensor) -> Candidates:
     """Of equal scores first the lower label, then the earlier prior."""
-    order = priors.argsort(dim=1)
-    for key, descending in ((labels, False), (scores, True)):
-        order = order.take_along_dim(key.take_along_dim(order, 1).argsort(dim=1, descending=descending, stable=True), 1)
+    order = (labels * 2**32 + priors).argsort(dim=1)
+    order = order.take_along_dim(scores.take_along_dim(order, 1).argsort(dim=1, descending=True, stable=True), 1)
     return Candidates(*(column.take_along_dim(order, 1) for column in (scores, labels, priors, valid)))
 
 

@@ -94,7 +94,7 @@ def multibox_sums(
         # A few images at a time, so that the logarithms of all classes stay in the processor's cache.
         hardness = torch.cat([background_loss(few, activation) for few in logits.split(4)])  # (N, P)
         negative = mine_hard_negatives(hardness, positive, negatives_per_positive)  # (N, P)
-    chosen = positive | negative
+    chosen = (positive | negative).nonzero(as_tuple=True)  # (K,) twice: images and priors
     localization = F.smooth_l1_loss(offsets[positive], matched_offsets, reduction="sum")
     confidence = class_loss(logits[chosen], labels[chosen], activation)
     return LossSums(localization, confidence, positive.sum())

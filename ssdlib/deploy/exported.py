@@ -41,9 +41,11 @@ def detections_of(
         return detect(offsets, logits, priors, min_score, max_overlap, top_k, activation=model.activation)
     if outputs == "boxes":
         all_boxes, all_scores = tensors
-        *_, found = shortlists(all_scores[..., 1:], min_score, 400)  # the last one is complete
-        boxes = all_boxes.take_along_dim(found.priors[..., None], dim=1).clamp(0, 1)  # (N, K, 4)
-        kept = nms_fast(boxes, found.labels, found.valid & has_area(boxes), max_overlap, top_k)
+        for found in shortlists(all_scores[..., 1:], min_score, 400):  # usually the first one is enough
+            boxes = all_boxes.take_along_dim(found.priors[..., None], dim=1).clamp(0, 1)  # (N, K, 4)
+            kept = nms_fast(boxes, found.labels, found.valid & has_area(boxes), max_overlap, top_k)
+            if (kept.sum(dim=1) >= top_k).all():
+                break
         return by_image(kept, boxes, found.labels, found.scores)
     where, labels, boxes, scores = tensors
     detections = []

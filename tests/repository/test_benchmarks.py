@@ -216,6 +216,10 @@ def test_speed_keeps_rows_of_the_same_code_and_machine_and_marks_what_cannot_be_
     speed.main(only=["three"], **calls)
     assert len(record()["rows"]) == 2
     assert record()["rows"][1] != before
+    monkeypatch.setattr(speed, "UNLIMITED", ("three",))
+    speed.main(only=["three"], **calls)
+    assert [row["name"] for row in record()["rows"]] == ["one"]
+    assert [row["name"] for row in record()["not_here"]] == ["two", "three"]
     now["commit"] = "def"  # what the code of before did says nothing of it now
     speed.main(only=["one"], **calls)
     assert [row["name"] for row in record()["rows"]] == ["one"]
@@ -254,6 +258,22 @@ def test_single_steps_give_what_they_replace():
     shares = steps.shares(lambda: torch.nn.functional.conv2d(images, weights).relu_())
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
     assert len(shares) > 1
+    largest = steps.operations(lambda: torch.nn.functional.conv2d(images, weights).relu_(), most=2)
+    assert "convolution" in next(iter(largest))
+    sides, needed = steps.inference_sides(small=True)
+    products: list[int] = []
+
+    def count(module: torch.nn.Conv2d, _: Any, output: torch.Tensor) -> None:
+        products.append(output.numel() * module.weight[0].numel())
+
+    ssdlite = importlib.import_module("peer_networks").detector(21, "ssdlite320_mobilenet_v3_large")
+    hooks = [part.register_forward_hook(count) for part in ssdlite.modules() if isinstance(part, torch.nn.Conv2d)]
+    sides["torchvision, inference"]()
+    for hook in hooks:
+        hook.remove()
+    assert needed == 2 * sum(products)
+    assert 0 < steps.convolution_seconds(sides["ssdlib, inference"]) < 60
+    assert steps.product_rate(64) > 1e6
 
 
 def test_tiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
