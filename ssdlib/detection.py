@@ -52,12 +52,14 @@ def detect(
         are not finite, or of which nothing lies inside the image, are no detections.
 
     Raises:
-        ValueError: if the shapes do not fit together, or there is no such activation.
+        ValueError: if the shapes do not fit together, there is no such activation, or min_score is above 1, as no score
+            is, or nan.
 
     Source: Liu et al. (2016), sections 2.2 and 3: threshold 0.01, NMS 0.45, top 200; 400 candidates a class in the
     original code.
     """
     _require_shapes(offsets, logits, priors_cxcywh)
+    require_score(min_score)
     for found in find_candidates(logits, min_score, max_candidates, activation):  # usually the first one is enough
         boxes = candidate_boxes(offsets, priors_cxcywh, found.priors, variances)  # (N, K, 4)
         kept = nms_fast(boxes, found.labels, found.valid & has_area(boxes), max_overlap, top_k)  # (N, K)
@@ -80,6 +82,7 @@ def detect_plainly(
     activation: Activation = "softmax",
 ) -> list[Detection]:
     """What `detect` does, step by step as the paper has it: the version to read, and the reference of its tests."""
+    require_score(min_score)
     detections = []
     all_scores = object_scores(offsets, logits, priors_cxcywh, activation)  # (N, P, C-1)
     for image_offsets, image_scores in zip(offsets, all_scores, strict=True):
@@ -95,6 +98,16 @@ def detect_plainly(
         columns, rows = columns[best], rows[best]
         detections.append({"boxes": boxes[rows], "labels": columns + 1, "scores": image_scores[rows, columns]})
     return detections
+
+
+def require_score(min_score: float) -> None:
+    """Refuse a least score above 1, such as a percentage, or nan: nothing would ever be found.
+
+    Raises:
+        ValueError: in that case.
+    """
+    if not min_score <= 1:
+        raise ValueError(f"min_score is a score, at most 1, got {min_score}")
 
 
 def class_scores(logits: Tensor, activation: Activation = "softmax") -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssdlib.boxes import iou
 from ssdlib.coding import VARIANCES, Activation, Variances
-from ssdlib.detection import Detection, candidate_boxes, has_area, object_scores
+from ssdlib.detection import Detection, candidate_boxes, has_area, object_scores, require_score
 from ssdlib.engine.transfers import sent
 
 SHORTLIST = 1024
@@ -62,6 +62,7 @@ def detect_padded(
     Raises:
         ValueError: as `detect`.
     """
+    require_score(min_score)
     with torch.no_grad():
         scores = object_scores(offsets, logits, priors_cxcywh, activation)
         ranked = torch.where(scores >= min_score, scores, -1.0).transpose(1, 2)  # (N, C-1, P); NaN is no candidate

@@ -278,6 +278,16 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
             detect(*wrong)
 
 
+@pytest.mark.parametrize("find", [detect, detect_plainly])
+def test_a_least_score_that_nothing_can_have_is_refused(find):
+    offsets, logits = torch.zeros(1, len(PRIORS), 4), torch.zeros(1, len(PRIORS), 3)
+    for nonsense in (2, 30.0, float("nan")):
+        with pytest.raises(ValueError, match=f"min_score is a score, at most 1, got {nonsense}"):
+            find(offsets, logits, PRIORS, min_score=nonsense)
+    assert len(find(offsets, logits, PRIORS, min_score=1.0)[0]["boxes"]) == 0
+    assert len(find(offsets, logits, PRIORS, min_score=-1.0)[0]["boxes"]) > 0
+
+
 @given(seed=st.integers(0, 2**31), top_k=st.integers(1, 30), max_candidates=st.integers(1, 60))
 def test_few_candidates_are_enough_only_if_they_decide(seed: int, top_k: int, max_candidates: int) -> None:
     # Crowded boxes, of which NMS drops most: the first candidates give less than top_k, and the others count.

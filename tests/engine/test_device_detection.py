@@ -188,3 +188,8 @@ def test_damaged_weights_are_not_evaluated(part: str, monkeypatch: pytest.Monkey
         getattr(model, part).convolutions[2].bias[1] = torch.inf
     with pytest.raises(FloatingPointError, match="predictions are not finite"):
         detect_dataset(model, sample_images(2), progress=False)
+
+
+def test_a_least_score_that_nothing_can_have_is_refused():
+    with pytest.raises(ValueError, match="min_score is a score, at most 1, got 2"):
+        detect_padded(torch.zeros(1, 3, 4), torch.zeros(1, 3, 2), torch.rand(3, 4), min_score=2)
