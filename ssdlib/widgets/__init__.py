@@ -20,6 +20,7 @@ from ssdlib.widgets.prior_explorer import PriorExplorer
 from ssdlib.widgets.quiz import Quiz
 from ssdlib.widgets.roi_explorer import RoiExplorer
 from ssdlib.widgets.training_player import TrainingPlayer
+from ssdlib.widgets.window_explorer import WindowExplorer
 
 __all__ = [
     "AnatomyExplorer",
@@ -37,4 +38,5 @@ __all__ = [
     "Quiz",
     "RoiExplorer",
     "TrainingPlayer",
+    "WindowExplorer",
 ]

@@ -12,10 +12,12 @@ import torch
 import traitlets
 from support import fuzzing
 from support.fuzzing import refused
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssdlib.book import recorded
 from ssdlib.boxes import cxcywh_to_xyxy, iou
+from ssdlib.family.overfeat import OverFeat
+from ssdlib.family.window_classifier import WindowClassifier
 from ssdlib.matching import UNMATCHED, match, match_batch
 from ssdlib.widgets import (
     AnatomyExplorer,
@@ -26,6 +28,7 @@ from ssdlib.widgets import (
     NmsStepper,
     PriorExplorer,
     TrainingPlayer,
+    WindowExplorer,
 )
 from ssdlib.widgets.base import BookWidget
 
@@ -40,6 +43,8 @@ def _widgets() -> list[tuple[BookWidget, dict[str, Any]]]:
     made.append(GridExplorer(image, boxes["boxes"], ["cat", "dog", "cow"]))
     made.append(NmsStepper(image, classes=["cat", "dog"], scores=[0.9, 0.8, 0.4], **boxes))
     made.append(Flipbook([(image, "black"), (image + 255, "white")]))
+    classifier = WindowClassifier(nn.Conv2d(3, 4, 3, stride=2), 3, 7, torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
+    made.append(WindowExplorer(OverFeat(classifier), torch.zeros(3, 30, 40), ["cat", "dog"]))
     writable = [[name for name in w.state() if name != "image" and not w.traits()[name].read_only] for w in made]
     return [(w, {name: w.state()[name] for name in names}) for w, names in zip(made, writable, strict=True)]
 

@@ -29,6 +29,8 @@ import torch
 
 from ssdlib import widgets
 from ssdlib.book import recorded
+from ssdlib.family.overfeat import OverFeat
+from ssdlib.family.window_classifier import WindowClassifier
 from ssdlib.zoo.checkpoint import demo_model
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.model import prepare
@@ -43,6 +45,7 @@ with torch.no_grad():
     offsets, logits = model(prepare(image, 256)[None])
 record = recorded("checkpoints")
 answers = [{"text": text, "right": text == "0", "why": "Objects count from 1."} for text in "01"]
+windows = OverFeat(WindowClassifier(model.backbone.stages[0][:5], 7, 64, model.mean, model.std))
 """
 ARGUMENTS = {  # of the widgets that have no default for all of them
     "Flipbook": "[(image, 'a scene'), (255 - image, 'its negative')]",
@@ -51,6 +54,7 @@ ARGUMENTS = {  # of the widgets that have no default for all of them
     "MatchingExplorer": "image, target['boxes'], [dataset.classes[label - 1] for label in target['labels']]",
     "Quiz": "[{'question': 'Which label has the background?', 'answers': answers}]",
     "TrainingPlayer": "record",
+    "WindowExplorer": "windows, image / 255, dataset.classes",
 }
 CELLS = (  # for each widget, in this order
     "w_{name} = widgets.{name}({arguments})\n"

@@ -8,9 +8,12 @@ import pytest
 import torch
 from playwright.sync_api import Locator, Page
 from support.browser import OpenPage, set_state, state_of
+from torch import nn
 
 from ssdlib.book import recorded
 from ssdlib.data import VOCDataset, sample_root
+from ssdlib.family.overfeat import OverFeat
+from ssdlib.family.window_classifier import WindowClassifier
 from ssdlib.model import SSD
 from ssdlib.widgets import (
     AnatomyExplorer,
@@ -27,6 +30,7 @@ from ssdlib.widgets import (
     Quiz,
     RoiExplorer,
     TrainingPlayer,
+    WindowExplorer,
 )
 from ssdlib.zoo.checkpoint import demo_model
 
@@ -57,6 +61,13 @@ def miner(**traits: Any) -> HardNegativeMiner:
 def grid(**traits: Any) -> GridExplorer:
     boxes = torch.tensor([[100.0, 50, 200, 150], [130, 80, 171, 122], [60, 70, 150, 160], [220, 10, 280, 50]])
     return GridExplorer(torch.rand(3, 200, 300), boxes, ["cup", "coffee", "spoon", "lamp"], **traits)
+
+
+def windows(model: SSD, **traits: Any) -> WindowExplorer:
+    first = model.backbone.stages[0]
+    assert isinstance(first, nn.Sequential)
+    classifier = WindowClassifier(first[:5], 7, 64, model.mean, model.std)
+    return WindowExplorer(OverFeat(classifier), torch.rand(3, 128, 128), [*model.classes], **traits)
 
 
 def precision_recall() -> PrecisionRecallExplorer:
@@ -170,6 +181,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
         training(checkpoint=7),
         grid(),
         flipbook(step=2),
+        windows(model, side=128, place=(8, 8)),
     ]
     page = show(*widgets, width=width, height=800)
     assert page.evaluate(CUT) == []
@@ -180,7 +192,7 @@ def test_nothing_is_cut_at_any_width(show: OpenPage, model: SSD, width: int) -> 
     assert columns == (2 if width > 740 else 1)
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(13))
 @pytest.mark.parametrize("width", [757, 820])  # the column of the built page at 1366 px, and of a wider screen
 def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, number: int, width: int) -> None:
     make = [
@@ -196,6 +208,7 @@ def test_one_screen_of_a_laptop_holds_a_widget(show: OpenPage, model: SSD, numbe
         lambda: training(checkpoint=4),
         grid,
         flipbook,
+        lambda: windows(model, side=128, place=(8, 8)),
     ][number]
     page = show(make(), width=width, height=657)
     frame = page.locator(".ssd-widget").bounding_box()
