@@ -1,6 +1,14 @@
 """Segmentation of drawn scenes on the maps of a trained detector: three ways up, trained with the same batches.
 
-Writes `segmentation.json`, and for chapter 24 the decoder of the best way (first seed), in half precision.
+    python benchmarks/segmentation.py --seeds 3
+
+trains each of the ways with each seed, as far as the record does not have it yet, and writes segmentation.json after
+each training, and for chapter 24 the decoder of the best way (first seed), in half precision:
+
+    side, scenes, tests, steps, batch   of the training and of the test
+    background                          figures of an answer that finds nothing
+    ups                                 {way: parameters, multiply_adds}
+    runs                                {"up", "seed", "mean_iou", "accuracy", "processor_seconds"} of each training
 """
 
 from __future__ import annotations
@@ -9,10 +17,9 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from record import RESULTS, circumstances, write_record
+from record import RESULTS, begun, circumstances, write_record
 from torch import Tensor, nn
 
 from ssdlib.data.files import replaced
@@ -66,43 +73,52 @@ def test(model: Segmenter, maps: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--scenes", type=int, default=300, help="to learn from")
     parser.add_argument("--tests", type=int, default=100, help="scenes to test on")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    settings = {
+        "command": f"python benchmarks/segmentation.py --steps {asked.steps} --seeds {asked.seeds}",
+        **circumstances(),
+        **{"side": SIDE, "scenes": asked.scenes, "tests": asked.tests, "steps": asked.steps, "batch": 8},
+    }
+    fixed = ("side", "scenes", "tests", "steps", "batch")
+    record = {**begun(asked.out / "segmentation.json", {**settings, "ups": {}}, fixed, {}), **settings}
     images, labels = segmented_scenes(asked.scenes, SIDE, TRAIN_SEED)
     test_images, test_labels = segmented_scenes(asked.tests, SIDE, TEST_SEED)
+    nothing = count_pixels(torch.zeros_like(test_labels), test_labels, CLASSES)
+    record["background"] = figures(nothing)
     detector = demo_model()
     maps, test_maps = (encoded(Segmenter(detector, CLASSES), x) for x in (images, test_images))
-    rows: dict[str, dict[str, Any]] = {}
+    done = {(run["up"], run["seed"]) for run in record["runs"]}
     for seed in range(asked.seeds):
         for up in UPS:
+            if (up, seed) in done:
+                continue
             torch.manual_seed(seed)
             model = Segmenter(detector, CLASSES, up)
             started = time.process_time()
             train(model, maps, labels, asked.steps, seed)
-            seconds = time.process_time() - started
-            counts = test(model, test_maps, test_labels)
+            seconds = round(time.process_time() - started, 1)
             learned = sum(p.numel() for p in model.decoder.parameters())
-            row = rows.setdefault(up, {"parameters": learned, "multiply_adds": multiply_adds(model, SIDE, SIDE)})
-            found = {"mean_iou": mean_iou(counts), "accuracy": pixel_accuracy(counts), "processor_seconds": seconds}
-            for key, value in found.items():
-                row.setdefault(key, []).append(round(value, 1 if key == "processor_seconds" else 4))
-            print(f"{up:10s} seed {seed}: {row}", flush=True)
+            record["ups"][up] = {"parameters": learned, "multiply_adds": multiply_adds(model, SIDE, SIDE)}
+            run = {"up": up, "seed": seed, **figures(test(model, test_maps, test_labels)), "processor_seconds": seconds}
+            print(run, flush=True)
+            record["runs"].append(run)
             if seed == 0 and up == SHOWN:
                 with replaced(asked.weights / f"segmentation_{up}.safetensors") as part:
                     part.write_bytes(decoder_bytes(model))
-    nothing = count_pixels(torch.zeros_like(test_labels), test_labels, CLASSES)
-    command = f"python benchmarks/segmentation.py --steps {asked.steps} --seeds {asked.seeds}"
-    record: dict[str, Any] = {"command": command, **circumstances()}
-    record |= {"side": SIDE, "scenes": asked.scenes, "tests": asked.tests, "steps": asked.steps, "batch": 8}
-    record |= {"background": {"mean_iou": round(mean_iou(nothing), 4), "accuracy": round(pixel_accuracy(nothing), 4)}}
-    write_record(record | {"ups": rows}, "segmentation", asked.out)
+            write_record(record, "segmentation", asked.out)
+
+
+def figures(counts: Tensor) -> dict[str, float]:
+    """Of the counts of all pixels."""
+    return {"mean_iou": round(mean_iou(counts), 4), "accuracy": round(pixel_accuracy(counts), 4)}
 
 
 if __name__ == "__main__":

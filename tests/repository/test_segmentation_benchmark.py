@@ -18,16 +18,23 @@ def test_three_ways_up_are_trained_tested_and_recorded(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     threads = torch.get_num_threads()
     script = importlib.import_module("segmentation")
-    options = ["--steps", "2", "--scenes", "8", "--tests", "2", "--seeds", "1"]
+    options = ["--steps", "2", "--scenes", "8", "--tests", "2", "--out", str(tmp_path), "--weights", str(tmp_path)]
     try:
-        script.main([*options, "--out", str(tmp_path), "--weights", str(tmp_path)])
+        script.main([*options, "--seeds", "1"])
+        first = json.loads((tmp_path / "segmentation.json").read_text())["runs"]
+        script.main([*options, "--seeds", "2"])
+        with pytest.raises(ValueError, match="is of steps 2, not 3"):
+            script.main([*options, "--steps", "3"])
     finally:
         torch.set_num_threads(threads)
     record = json.loads((tmp_path / "segmentation.json").read_text())
-    assert list(record["ups"]) == ["skip", "unpool", "transposed"]
-    for row in record["ups"].values():
-        assert len(row["mean_iou"]) == len(row["accuracy"]) == 1
-        assert 0 <= row["mean_iou"][0] <= row["accuracy"][0] <= 1
+    assert [(run["seed"], run["up"]) for run in record["runs"]] == [
+        (seed, up) for seed in (0, 1) for up in ("skip", "unpool", "transposed")
+    ]
+    assert record["runs"][:3] == first
+    assert record["runs"][0] != {**record["runs"][3], "seed": 0}
+    for run in record["runs"]:
+        assert 0 <= run["mean_iou"] <= run["accuracy"] <= 1
     assert record["ups"]["unpool"]["parameters"] < record["ups"]["transposed"]["parameters"]
     nothing = (segmented_scenes(2, 256, seed=1)[1] == 0).double().mean().item()
     assert record["background"]["accuracy"] == pytest.approx(nothing, abs=1e-4)

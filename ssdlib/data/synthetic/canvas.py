@@ -29,6 +29,22 @@ class Patch(NamedTuple):
     top: int
 
 
+class Pose(NamedTuple):
+    """How a shape lies in the image, as `render` draws it: centre and radius in pixels, angle, and whether mirrored."""
+
+    x: float
+    y: float
+    half: float
+    turn: float
+    mirror: bool
+
+    def at(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """(K, 2) points in the frame of the shape -> (K, 2) in pixels of the image."""
+        u = -points[:, 0] if self.mirror else points[:, 0]
+        v, cos, sin = points[:, 1], math.cos(self.turn), math.sin(self.turn)
+        return np.stack((self.x + self.half * (cos * u - sin * v), self.y + self.half * (sin * u + cos * v)), axis=1)
+
+
 class Canvas:
     """A picture in the making.
 

@@ -10,7 +10,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ssdlib.data.synthetic.canvas import NOBODY, Box, Canvas, Patch, draw_background, draw_light, extent, finish, render
+from ssdlib.data.synthetic.canvas import (
+    NOBODY,
+    Box,
+    Canvas,
+    Patch,
+    Pose,
+    draw_background,
+    draw_light,
+    extent,
+    finish,
+    render,
+)
 from ssdlib.data.synthetic.shapes import CLUTTER, MAX_TURN, OBJECTS, Array
 
 MIN_VISIBLE = 0.20  # nothing is placed where it would leave less than this of an object
@@ -42,6 +53,7 @@ class _Scene(Canvas):
     def __init__(self, background: Array, light: Array) -> None:
         super().__init__(background, light)
         self.placed: list[_Placed] = []
+        self.poses: list[Pose] = []  # of the same objects
 
 
 def render_scene(
@@ -76,6 +88,21 @@ def render_masks(
     """
     image, scene = _draw(rng, sides)
     return image, _objects(scene), scene.owner
+
+
+def render_poses(
+    rng: np.random.Generator, sides: tuple[int, int] = (240, 480)
+) -> tuple[Image.Image, list[SceneObject], npt.NDArray[np.int16], list[Pose]]:
+    """Draw one scene, and say of every object how it lies.
+
+    Args:
+        rng, sides: as for `render_scene`, which draws the same scene.
+
+    Returns:
+        As `render_masks`, and the poses of the objects.
+    """
+    image, scene = _draw(rng, sides)
+    return image, _objects(scene), scene.owner, scene.poses
 
 
 def _draw(rng: np.random.Generator, sides: tuple[int, int]) -> tuple[Image.Image, _Scene]:
@@ -122,6 +149,8 @@ def _add(scene: _Scene, rng: np.random.Generator, name: str | None, crowd: int =
         x, y = _position(scene, rng, half)
         patch = render(shape, x, y, half, turn, mirror, patch_rng, scene.light)
         if _place(scene, patch, name):
+            if name is not None:
+                scene.poses.append(Pose(x, y, half, turn, mirror))
             scene.paint(patch, half)
             return
 
