@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.voc_folder import object_xml
 
 from ssdlib.data.formats.collecting import ImageFiles, Source
 from ssdlib.data.formats.detecting import find_labels, read_source
+from ssdlib.data.formats.openimages import read_openimages
 
 Box = tuple[str, float, float, float, float]
 
@@ -372,6 +374,28 @@ def test_open_images(tmp_path: Path):
         "1 image without a row, taken to be without objects",
         "no class-descriptions*.csv names '/m/2'",
     ]
+
+
+@pytest.mark.parametrize(("images", "most"), [(0, 100), (40, 700)])
+def test_rows_of_open_images_are_kept_in_columns(tmp_path: Path, images: int, most: int):
+    """Of an image that is not there only their number."""
+    for number in range(images):
+        picture(tmp_path / f"{number}.jpg")
+    picture(tmp_path / "here.jpg")
+    rows = [f"{k % 40},x,/m/{k % 7},1,{k / 9000:.6f},{k / 9000 + 0.5:.6f},.25,.5,0,0,0,0,0\n" for k in range(2000)]
+    table = text(
+        tmp_path / "train-annotations-bbox.csv", HEAD + "here,x,/m/1,1,.1,.3,.25,.5,0,0,1,0,0\n" + "".join(rows)
+    )
+    files = ImageFiles(tmp_path)
+    tracemalloc.start()
+    try:
+        source = read_openimages([table], tmp_path, files)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert source.objects == 2001
+    assert len(source.images) == images + 1
+    assert peak / 2000 < most  # bytes a row
 
 
 # ---- damaged files ---------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import defaultdict
+import sys
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
     codes: set[str] = set()
     seen: set[Path] = set()
     for path in files:
-        rows: dict[str, list[dict[str, str]]] = defaultdict(list)
+        rows: dict[str, _Rows] = {}
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 table = csv.DictReader(file)
@@ -126,19 +127,20 @@ def read_openimages(files: Sequence[Path], root: Path, images: ImageFiles) -> So
                 if lacking := sorted(_COLUMNS - set(table.fieldnames)):
                     raise csv.Error(f"its first line has no {lacking[0]!r}")
                 for row in table:
-                    rows[row["ImageID"]].append(row)
+                    name = row["ImageID"] or ""
+                    if name not in rows:
+                        rows[name] = _Rows(images, name, path.parent)
+                    rows[name].add(row)
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no table of boxes of Open Images: {said(error)}") from error
         image_set = _set_of(path)
-        for name, mine in rows.items():
-            try:
-                image = images.find(name or "", path.parent)
-            except LookupError as error:
-                found.lose(path, "no image", str(error), len(mine))
+        for mine in rows.values():
+            if mine.image is None:
+                found.lose(path, "no image", mine.problem, mine.count)
                 continue
-            seen.add(image)
-            codes.update(row.get("LabelName") or "" for row in mine)
-            found.add(path, image, None, [_object(row, words) for row in mine], image_set)
+            seen.add(mine.image)
+            codes.update(mine.codes)
+            found.add(path, mine.image, None, mine.objects(words), image_set)
     empty = [image for image in images.paths if image not in seen]
     for image in empty:
         found.add(image, image, None, [])
@@ -169,11 +171,39 @@ def _words(root: Path) -> dict[str, str]:
     return words
 
 
-def _object(row: dict[str, str], words: dict[str, str]) -> LabelledObject:
-    code = row.get("LabelName") or ""
-    name, group = words.get(code, code), row.get("IsGroupOf") == "1"
-    try:
-        corners = [float(row[key]) for key in CORNERS]
-    except (TypeError, ValueError):
-        return LabelledObject(name, refusal("not a number", shown([row.get(key) for key in CORNERS])))
-    return LabelledObject(name, fractions(corners), group)
+class _Rows:
+    """The rows of an image, in columns: a table has millions. Of an image that is not there only how many."""
+
+    def __init__(self, images: ImageFiles, name: str, beside: Path) -> None:
+        self.image, self.problem, self.count = None, "", 0
+        self.codes: list[str] = []
+        self.corners, self.groups = array("d"), bytearray()
+        self.wrong: dict[int, str] = {}  # by the number of the row
+        try:
+            self.image = images.find(name, beside)
+        except LookupError as error:
+            self.problem = str(error)
+
+    def add(self, row: dict[str, str]) -> None:
+        """Take a row of the table."""
+        if self.image is not None:
+            try:
+                corners = [float(row[key]) for key in CORNERS]
+            except (TypeError, ValueError):
+                self.wrong[self.count] = shown([row.get(key) for key in CORNERS])
+                corners = [0.0] * len(CORNERS)
+            self.corners.extend(corners)
+            self.codes.append(sys.intern(row.get("LabelName") or ""))
+            self.groups.append(row.get("IsGroupOf") == "1")
+        self.count += 1
+
+    def objects(self, words: dict[str, str]) -> list[LabelledObject]:
+        """The objects of the rows; `words` are the names of the codes."""
+        found = []
+        for number, (code, group) in enumerate(zip(self.codes, self.groups, strict=True)):
+            if number in self.wrong:
+                found.append(LabelledObject(words.get(code, code), refusal("not a number", self.wrong[number])))
+            else:
+                corners = self.corners[4 * number : 4 * number + 4].tolist()
+                found.append(LabelledObject(words.get(code, code), fractions(corners), bool(group)))
+        return found
