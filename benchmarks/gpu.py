@@ -7,8 +7,8 @@ does the parts one after the other and writes a record of each, ssdlib/engine/re
 Run again, it goes on: what is recorded is not measured again, and runs go on from their states (in runs/gpu). A part
 that fails is told, and the others are done. `make gpu` is this command.
 
-    smoke     (a)  every preset in float32, bfloat16 and compiled, at batches 8 to 128: images a second, waiting,
-                   milliseconds a step, memory, and the share of what the device can do
+    smoke     (a)  every preset in float32, bfloat16, compiled and with CUDA graphs, at batches 8 to 128: images a
+                   second, waiting, milliseconds a step, memory, and the share of what the device can do
     cells     (b)  SSD300 and the small SSD on blood cells: mAP by class, minutes
     paper     (c)  the paper's 120,000 steps on 16,551 drawn scenes, as far as the minutes go; curves and mAP
     loader    (d)  1 to 16 workers, from files and from memory, augmented by the loader and on the device

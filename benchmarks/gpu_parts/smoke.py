@@ -13,7 +13,9 @@ from ssdlib.data.transforms import Augmentation
 from ssdlib.engine.presets import PRESETS
 
 PRESET_NAMES = ("paper", "scratch", "tiny", "paper512")
-WAYS = (("bfloat16", False), ("bfloat16", True), ("float32", False))  # number format, compiled
+GRAPHS = "reduce-overhead"
+# Number format, compiled, and how:
+WAYS = (("bfloat16", False, ""), ("bfloat16", True, "default"), ("bfloat16", True, GRAPHS), ("float32", False, ""))
 BATCHES = (32, 128, 8, 64)
 TARGETS = {
     "images_per_second": ">= 1900 in training SSD300 on an H100 or H200",
@@ -26,8 +28,8 @@ def wanted(small: bool) -> list[dict[str, Any]]:
     batches, presets = ((2,), ("tiny",)) if small else (BATCHES, PRESET_NAMES)
     ways = [way for way in WAYS if way[0] == "float32" or not small]
     return [
-        {"preset": preset, "precision": precision, "compiled": compiled, "batch": batch}
-        for batch, (precision, compiled), preset in product(batches, ways, presets)
+        {"preset": preset, "precision": precision, "compiled": compiled, "mode": mode, "batch": batch}
+        for batch, (precision, compiled, mode), preset in product(batches, ways, presets)
     ]
 
 
@@ -45,8 +47,9 @@ def smoke(asked: Asked) -> Figures:
         dataset = Photographs(Path(folder), *((4, 1) if asked.small else (256, 16)))
         dataset.cache_images()
 
-        def step(preset: str, precision: str, compiled: bool, batch: int) -> dict[str, Any]:
-            config = replace(PRESETS[preset], iterations=10**6, batch_size=batch, precision=precision, compile=compiled)
+        def step(preset: str, precision: str, compiled: bool, mode: str, batch: int) -> dict[str, Any]:
+            config = replace(PRESETS[preset], iterations=10**6, batch_size=batch, precision=precision)
+            config = replace(config, compile=compiled, compile_mode=mode or "default")
             config = replace(config, augmentation=Augmentation(), augment_on="device", pretrained=False)
             config = replace(config, learning_rate=1e-5)  # random weights and random objects: nothing is to be learned
             loop, waited = steps_of_a_run(config, dataset, asked.device, asked.workers)

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ssdlib.data import load_image
 from ssdlib.engine import processes
-from ssdlib.engine.compiling import compiled, compiled_losses
+from ssdlib.engine.compiling import compiled, compiled_losses, steps_marked
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.device_training import device_training_loop
 from ssdlib.engine.loading import Batches, TrainingImages, endless, make_loader
@@ -178,6 +178,7 @@ def steps_of_a_run(
     losses = compiled_losses(model, config) if config.compile else processes.shared_losses
     state, waited = TrainState.start(model, config), Progress()
     stream = timed_batches(endless(make_loader(images, batches, workers, device), batches, 0), waited)
+    stream = steps_marked(stream, config)
     loop = device_training_loop if device.type in processes.ON_DEVICE else training_loop
     return loop(state, stream, config, network=network, losses=losses), waited
 

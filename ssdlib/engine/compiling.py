@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ssdlib.engine import processes
-from ssdlib.engine.config import TrainConfig
+from ssdlib.engine.config import GRAPH_MODES, TrainConfig
 from ssdlib.engine.device_loss import device_sums, matched_sums, pad_targets
 from ssdlib.model import SSD
 from ssdlib.training import Losses, autocast, in_memory
+
+_Batch = TypeVar("_Batch")
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}  # of what the network says
 
@@ -28,7 +32,7 @@ def compiled(model: SSD, config: TrainConfig) -> nn.Module:
     images = torch.zeros(max(1, config.batch_size // processes.world_size()), 3, size, size, device=device)
     network: nn.Module = model.train()
     try:
-        network = torch.compile(model)  # type: ignore[assignment]
+        network = torch.compile(model, mode=config.compile_mode)  # type: ignore[assignment]
         with autocast(device, config.precision):
             offsets, logits = network(images.to(memory_format=in_memory(config.memory_format)))
         (offsets.sum() + logits.sum()).backward()
@@ -56,7 +60,7 @@ def compiled_losses(model: SSD, config: TrainConfig) -> Losses:
     )
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     try:
-        of_matched = torch.compile(matched_sums, fullgraph=True)
+        of_matched = torch.compile(matched_sums, fullgraph=True, mode=config.compile_mode)
         with autocast(priors.device, config.precision):
             padded = pad_targets([nothing] * images, model.num_classes, priors.device)
             sums = device_sums(offsets, logits, padded, priors, activation=model.activation, of_matched=of_matched)
@@ -65,6 +69,19 @@ def compiled_losses(model: SSD, config: TrainConfig) -> Losses:
         _warn_of(error)
         return processes.shared_losses
     return partial(processes.shared_losses, of_matched=of_matched)
+
+
+def steps_marked(batches: Iterable[_Batch], config: TrainConfig) -> Iterator[_Batch]:
+    """Pass the batches of steps on; if there may be CUDA graphs, tell PyTorch at each that a step begins.
+
+    From then on the graphs may put what they compute into the memory that has the gradient of the step before, which
+    has moved the weights by then.
+    """
+    graphs = config.compile and config.compile_mode in GRAPH_MODES
+    for batch in batches:
+        if graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        yield batch
 
 
 def _warn_of(error: Exception) -> None:

@@ -12,6 +12,9 @@ from ssdlib.data.transforms import Augmentation
 from ssdlib.training import Hyperparameters
 from ssdlib.zoo.description import is_number
 
+GRAPH_MODES = ("reduce-overhead", "max-autotune")  # of torch.compile, with CUDA graphs
+COMPILE_MODES = ("default", *GRAPH_MODES, "max-autotune-no-cudagraphs")
+
 # Fields that are no more, and what they mean today: the number format was a switch.
 OLD_VALUES = {"bfloat16": ("precision", {False: "float32", True: "bfloat16"})}
 # Names that fields had in runs and checkpoints made before.
@@ -34,6 +37,10 @@ class TrainConfig(Hyperparameters):
         patience: end the run after so many validations without a better mAP; 0 never ends it early.
         compile: let torch.compile make the network faster, and on a GPU the loss; it needs a C++ compiler, and some
             minutes at the start.
+        compile_mode: of torch.compile: "default"; "reduce-overhead", which on a GPU records what it compiles as CUDA
+            graphs, so that a step of small kernels does not wait for the host to launch them one by one;
+            "max-autotune", which tries several kernels for each operation, too; or "max-autotune-no-cudagraphs". We had
+            no GPU to make a run with CUDA graphs; a CPU has none, and compiles as by default.
 
     Raises:
         ValueError: if a value is out of its range; the message names it.
@@ -46,11 +53,14 @@ class TrainConfig(Hyperparameters):
     freeze: str = ""
     patience: int = 0
     compile: bool = False
+    compile_mode: str = "default"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.augment_on not in ("loader", "device"):
             raise ValueError(f"augment_on must be 'loader' or 'device', got {self.augment_on!r}")
+        if self.compile_mode not in COMPILE_MODES:
+            raise ValueError(f"compile_mode must be one of {', '.join(COMPILE_MODES)}, got {self.compile_mode!r}")
         if self.patience < 0:
             raise ValueError(f"patience must be at least 0, got {self.patience}")
 

@@ -19,7 +19,7 @@ from ssdlib.data import DataWarning
 from ssdlib.data.files import space_for
 from ssdlib.data.names import counted
 from ssdlib.engine import processes, run_folder
-from ssdlib.engine.compiling import compiled, compiled_losses
+from ssdlib.engine.compiling import compiled, compiled_losses, steps_marked
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.device_training import device_training_loop
 from ssdlib.engine.loading import (
@@ -194,7 +194,7 @@ def train(
             ) as bar,
             run_folder.stop_requests(processes.world_size() == 1) as stop_requested,
         ):
-            stream = timed(endless(loader, batches, state.step), so_far)
+            stream = steps_marked(timed(endless(loader, batches, state.step), so_far), config)
             loop = device_training_loop if device.type in processes.ON_DEVICE else training_loop
             steps = loop(state, stream, config, network=network, losses=losses)
             while not ended():

@@ -83,6 +83,7 @@ def test_later_settings_win_and_an_augmentation_can_be_switched_on():
         ("max_grad_norm=high", "max_grad_norm takes a number or none, got 'high'"),
         ("iterations=1.5", "iterations takes a whole number, got '1.5'"),
         ("compile=2", "compile takes true or false, got '2'"),
+        ("compile_mode=graphs", "compile_mode must be one of default, reduce-overhead, .*, got 'graphs'"),
         ("precision=int8", "precision must be one of float32, bfloat16, float16, auto, got 'int8'"),
         ("patience=-1", "patience must be at least 0, got -1"),
         ("augmentation.color=blue", "augmentation.color takes true or false, got 'blue'"),

@@ -402,12 +402,12 @@ def test_algorithms_of_convolutions_are_tried_on_gpus_alone():
 
 
 def compiling(monkeypatch: pytest.MonkeyPatch, backend: Any) -> list[Any]:
-    """Let torch.compile take a backend that needs no C++ compiler; the list tells what it was called with."""
+    """Let torch.compile take a backend that needs no C++ compiler; the list tells the modes it was called with."""
     calls: list[Any] = []
     real = torch.compile
 
-    def compile_(model: Any) -> Any:
-        calls.append(model)
+    def compile_(model: Any, *, mode: str) -> Any:
+        calls.append(mode)
         return real(model, backend=backend)
 
     monkeypatch.setattr(torch, "compile", compile_)
@@ -415,12 +415,17 @@ def compiling(monkeypatch: pytest.MonkeyPatch, backend: Any) -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
 def test_a_compiled_network_makes_the_same_run(
-    sample: Images, run: tuple[Path, SSD], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: Images, run: tuple[Path, SSD], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ):
+    begun: list[None] = []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(None))
     calls = compiling(monkeypatch, "eager")
-    model = train(replace(QUICK, iterations=5, seed=1, compile=True), sample, tmp_path, progress=False)
-    assert len(calls) == 1
+    config = replace(QUICK, iterations=5, seed=1, compile=True, compile_mode=mode)
+    model = train(config, sample, tmp_path, progress=False)
+    assert calls == [mode]
+    assert len(begun) >= 5 if mode == "reduce-overhead" else not begun
     assert log_of(tmp_path) == log_of(run[0])  # also the trial left no trace
     assert same_weights(model, run[1])
 

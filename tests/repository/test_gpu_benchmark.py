@@ -267,8 +267,15 @@ def test_a_compiled_step_by_the_loop_of_a_gpu(gpu: Any, tmp_path: Path, monkeypa
     monkeypatch.setattr(processes, "ON_DEVICE", ("cpu",))
     smoke = importlib.import_module("gpu_parts.smoke")
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, **_: real(model, backend="eager"))
-    monkeypatch.setattr(smoke, "WAYS", (("float32", True),))
+    modes = []
+
+    def compile_(model: Any, *, mode: str, **_: Any) -> Any:
+        modes.append(mode)
+        return real(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(smoke, "WAYS", (("float32", True, smoke.GRAPHS),))
     (row,) = run(gpu, tmp_path, "a")["smoke"]["runs"]
-    assert row["compiled"]
+    assert (row["compiled"], row["mode"]) == (True, "reduce-overhead")
+    assert modes == ["reduce-overhead"] * 2  # network and loss
     assert row["images_per_second"] > 0
