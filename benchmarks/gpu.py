@@ -11,7 +11,8 @@ that fails is told, and the others are done. `make gpu` is this command.
                    second, waiting, milliseconds a step, memory, and the share of what the device can do
     cells     (b)  SSD300 and the small SSD on blood cells: mAP by class, minutes
     paper     (c)  the paper's 120,000 steps on 16,551 drawn scenes, as far as the minutes go; curves and mAP
-    loader    (d)  1 to 16 workers, from files and from memory, augmented by the loader and on the device
+    loader    (d)  1 to 16 workers, from files and from memory, augmented by the loader and on the device; JPEG files
+                   that the device decodes
     resume    (e)  a run that is killed and goes on: what its weights differ from those of one that was not
     latency   (f)  network and detection, batch 1 and 64, by number format, compiled, as a CUDA graph; torchvision too
     profile   (g)  where the time of a training step goes, as a figure

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import peer_networks
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchvision import io
 
-from gpu_parts.work import Asked, Figures, Photographs, Target, steps_of_a_run, train_on
+from gpu_parts.work import Asked, Figures, Photographs, Target, seconds_of, steps_of_a_run, train_on
+from ssdlib.data import load_image
 from ssdlib.data.transforms import Augmentation
 from ssdlib.engine.config import TrainConfig
 from ssdlib.engine.loading import DetectionDataset, collate
@@ -106,6 +109,31 @@ def wanted(small: bool, most: int) -> list[dict[str, Any]]:
     return ours[:4] + theirs + ours[4:]
 
 
+def decoding(files: Sequence[Path], device: torch.device, repeats: int) -> dict[str, Any]:
+    """Images a second that one core decodes, and that the device decodes in one call, and how far the two differ.
+
+    The device's is torchvision's decoder. Runs have no option for it: torchvision says since 0.29 that it will go, for
+    that of TorchCodec. What is measured here says whether that is worth another package.
+    """
+    contents = [torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in files]
+
+    def on_device() -> list[Tensor]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            decoded: list[Tensor] = io.decode_jpeg(contents, mode=io.ImageReadMode.RGB, device=device)
+        return decoded
+
+    processor = len(files) / seconds_of(lambda: [load_image(file) for file in files], torch.device("cpu"), repeats)
+    measured: dict[str, Any] = {"images": len(files), "processor_images_per_second": round(processor, 1)}
+    try:
+        pairs = zip(on_device(), map(load_image, files), strict=True)
+        apart = max(int((ours.cpu().int() - wanted.int()).abs().max()) for ours, wanted in pairs)
+        seconds = seconds_of(on_device, device, repeats)
+    except (RuntimeError, AttributeError) as error:  # not there, or not for this device
+        return {**measured, "error": str(error).splitlines()[0]}
+    return {**measured, "device_images_per_second": round(len(files) / seconds, 1), "levels_apart": apart}
+
+
 def loading(asked: Asked) -> Figures:
     """SSD300 on VGG-16 at batch 32, by the steps of a run."""
     steps, seconds, warm_up = (2, 0.0, 1) if asked.small else (150, 10.0, 15)
@@ -118,6 +146,9 @@ def loading(asked: Asked) -> Figures:
         files = Photographs(Path(folder), *((4, 1) if asked.small else (512, 8)))
         memory = copy.copy(files)
         memory.cache_images()
+        if "decoding" not in figures.record:
+            figures.record["decoding"] = decoding(files.files[:batch], asked.device, 2 if asked.small else 20)
+            figures.write()
 
         def step(side: str, precision: str, source: str, augmented: str, workers: int) -> dict[str, Any]:
             dataset = memory if source == "memory" else files

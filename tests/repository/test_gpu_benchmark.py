@@ -74,6 +74,10 @@ def test_every_part_and_that_nothing_is_measured_twice(
     rows = [(row["side"], row["source"], row["augmented"]) for row in records["loader"]["runs"]]
     ours = [("ssdlib", source, place) for source in ("JPEG files", "memory") for place in ("device", "loader")]
     assert rows == [*ours, ("torchvision", "memory", "loader")]
+    decoding = records["loader"]["decoding"]
+    assert decoding["images"] == 2
+    assert decoding["levels_apart"] <= 2  # of 255: on a CPU the same library, perhaps of another version
+    assert min(decoding["processor_images_per_second"], decoding["device_images_per_second"]) > 0
 
     alike, killed = records["resume"]["runs"]
     assert (alike["runs"], killed["runs"]) == ("two runs alike", "killed and resumed")
@@ -261,6 +265,18 @@ def test_names_of_kernels_have_kinds(gpu: Any):
         ("something", "all else"),
     ):
         assert kind_of(name) == kind
+
+
+def test_a_decoder_that_is_not_there_is_no_end_of_the_part(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    loading, work = (importlib.import_module(f"gpu_parts.{name}") for name in ("loading", "work"))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no decoder\nand a long story")
+
+    monkeypatch.setattr(loading.io, "decode_jpeg", refuse)
+    measured = loading.decoding(work.Photographs(tmp_path, 2).files, torch.device("cpu"), 1)
+    assert measured["error"] == "no decoder"
+    assert measured["processor_images_per_second"] > 0
 
 
 def test_a_compiled_step_by_the_loop_of_a_gpu(gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
