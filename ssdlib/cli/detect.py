@@ -30,6 +30,7 @@ from ssdlib.cli.common import (
 from ssdlib.cli.outputs import picture_names, require_ending, require_writable, rows_to, some_path
 from ssdlib.cli.video import detect_in_video, video_path
 from ssdlib.data.files import replaced
+from ssdlib.data.names import counted
 from ssdlib.deploy import Detector, Found
 from ssdlib.deploy.inputs import VIDEOS, files_in
 from ssdlib.deploy.video import is_stream
@@ -155,7 +156,7 @@ def detect_command(
         typer.echo(f"{len(files)} images in {seconds:.1f} s: {len(files) / seconds:.1f} images/s", err=True)
     open_in_viewer(out if show else None)
     if unreadable:
-        typer.secho(f"error: {len(unreadable)} of {len(files)} images cannot be read:", fg="red", err=True)
+        typer.secho(f"error: {len(unreadable)} of {counted(len(files), 'image')} cannot be read:", fg="red", err=True)
         typer.echo("\n".join(f"  {message}" for message in unreadable), err=True)
         raise typer.Exit(1)
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from ssdlib.data.names import counted
 from ssdlib.deploy.export import OUTPUTS, install, program_of, target_of, write_onnx
 from ssdlib.deploy.exported import detections_of
 from ssdlib.deploy.extras import require
@@ -194,8 +195,8 @@ def judge(
     sure = sum(len(target["labels"]) for target in truth)
     if sure == 0:
         raise ValueError(
-            f"not written: PyTorch finds nothing with a score of {limit:g} in the {len(images)} photographs of the "
-            "calibration, so that nothing can be compared: take others"
+            f"not written: PyTorch finds nothing with a score of {limit:g} in the "
+            f"{counted(len(images), 'photograph')} of the calibration, so that nothing can be compared: take others"
         )
     agreement = evaluate(found, truth, model.num_classes).mean
     targets: list[dict[str, Tensor]] = []
@@ -216,7 +217,7 @@ def lost(kept: Quantized) -> str | None:
     """Why a file that was judged is not written; None if it kept enough."""
     if not kept.agreement >= LEAST_AGREEMENT:
         return (
-            f"not written: of the {kept.sure} objects that PyTorch finds, the int8 file keeps an mAP of "
+            f"not written: of the {counted(kept.sure, 'object')} that PyTorch finds, the int8 file keeps an mAP of "
             f"{kept.agreement:.3f}, under {LEAST_AGREEMENT:g}: calibrate on more photographs, or export in float16"
         )
     if kept.before is not None and kept.after is not None and not kept.after >= kept.before - MOST_LOST:
