@@ -21,6 +21,7 @@ from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.images import load_image, read_file
 from ssdlib.data.names import counted
 from ssdlib.data.near_duplicates import groups_of, look
+from ssdlib.data.opening import openimages_sets
 from ssdlib.data.report import ClassSummary, Report
 from ssdlib.data.shards import (
     DESCRIPTION,
@@ -41,9 +42,17 @@ def check_dataset(root: str | os.PathLike[str], classes: Sequence[str] | None = 
     """Check a folder: with shards by :func:`check_shards`, in the COCO layout by :func:`check_coco`, or as VOC.
 
     Which it is, is decided as in :func:`ssdlib.data.open_dataset`.
+
+    Raises:
+        FileNotFoundError, ValueError: as those; or the folder has tables of Open Images, which have to be converted.
     """
     by_files = {shard_set_names: check_shards, coco_set_names: check_coco}
     check = next((check for names, check in by_files.items() if names(Path(root))), check_voc)
+    if check is check_voc and openimages_sets(Path(root)):
+        raise ValueError(
+            f"{root} has tables of Open Images: `ssd data convert {root} --out FOLDER` says what is wrong with them, and "
+            "makes a folder that can be checked"
+        )
     return check(root, classes, progress=progress)
 
 

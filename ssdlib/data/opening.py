@@ -79,7 +79,7 @@ def open_dataset(
             return ShardDataset(folder, image_set, names, keep_crowds=keep_crowds)
         if coco_set_names(folder):
             return CocoDataset(folder, image_set, names, keep_difficult=keep_crowds)
-        if _openimages_sets(folder):
+        if openimages_sets(folder):
             return OpenImagesDataset(folder, image_set, names, keep_difficult=keep_crowds)
         return VOCDataset(folder, image_set, names)
 
@@ -114,7 +114,7 @@ def choose_set(root: AnyPath, image_set: str | None = None) -> str:
     names = (
         shard_set_names(Path(root))
         or coco_set_names(Path(root))
-        or _openimages_sets(Path(root))
+        or openimages_sets(Path(root))
         or image_set_names(Path(root))
     )
     there = ", ".join(names) or "none"
@@ -127,6 +127,6 @@ def choose_set(root: AnyPath, image_set: str | None = None) -> str:
     return image_set
 
 
-def _openimages_sets(root: Path) -> list[str]:
+def openimages_sets(root: Path) -> list[str]:
     """The sets of Open Images' tables; none where the folder has VOC's lists, beside which a table is a note."""
     return [] if (root / "ImageSets").is_dir() else openimages_set_names(root)

@@ -7,7 +7,15 @@ import torch
 from PIL import Image
 from support.voc_folder import object_xml, write_voc
 
-from ssdlib.data import DataWarning, JoinedDataset, OpenImagesDataset, VOCDataset, open_dataset, split_dataset
+from ssdlib.data import (
+    DataWarning,
+    JoinedDataset,
+    OpenImagesDataset,
+    VOCDataset,
+    check_dataset,
+    open_dataset,
+    split_dataset,
+)
 from ssdlib.data.columns import ImageTable
 from ssdlib.data.formats.openimages import openimages_set_names
 from ssdlib.data.opening import choose_set
@@ -161,6 +169,8 @@ def test_open_images_refuse_what_is_missing(tables: Path):
         open_dataset(tables, "train", ["Dog"])
     with pytest.raises(FileNotFoundError, match="openimages is not in the VOC layout"):
         split_dataset(tables, progress=False)  # there would be no place for the new sets
+    with pytest.raises(ValueError, match=r"openimages has tables of Open Images: `ssd data convert .*openimages --out"):
+        check_dataset(tables)
 
 
 def test_a_table_beside_the_lists_of_voc_is_a_note(folders: list[Path]):
