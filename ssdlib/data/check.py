@@ -50,8 +50,8 @@ def check_dataset(root: str | os.PathLike[str], classes: Sequence[str] | None = 
     check = next((check for names, check in by_files.items() if names(Path(root))), check_voc)
     if check is check_voc and openimages_sets(Path(root)):
         raise ValueError(
-            f"{root} has tables of Open Images: `ssd data convert {root} --out FOLDER` says what is wrong with them, and "
-            "makes a folder that can be checked"
+            f"{root} has tables of Open Images: `ssd data convert {root} --out FOLDER` says what is wrong with them, "
+            "and makes a folder that can be checked"
         )
     return check(root, classes, progress=progress)
 
