@@ -71,6 +71,7 @@ function mapPanel({ x, y, length }, link, picture = null) {
   const ground = svg("rect", { class: "ssd-window-ground", x, y, width: length, height: length });
   const parts = [ground, picture, known, beside, shared, fresh, lines, own, dots].filter(Boolean);
   const node = svg("g", { "aria-hidden": "true", "data-link": link }, words, parts);
+  /** @type {(map: number[], place: number[], count: number) => number} */
   const show = ([cells, step], [row, column], count) => {
     const whole = cells + (count - 1) * step;
     const unit = length / whole;
