@@ -19,6 +19,7 @@ from ssdlib.data.annotations import Annotation, read_annotation
 from ssdlib.data.coco import coco_image, coco_set_names, instances_path, read_instances
 from ssdlib.data.columns import AnnotatedImage, ImageTable
 from ssdlib.data.images import load_image, read_file
+from ssdlib.data.instances import Instances
 from ssdlib.data.names import counted
 from ssdlib.data.near_duplicates import groups_of, look
 from ssdlib.data.opening import openimages_sets
@@ -132,13 +133,19 @@ def check_coco(root: str | os.PathLike[str], classes: Sequence[str] | None = Non
     for name, a in instances.items():
         sets[name] = [image.path.relative_to(root).as_posix() for image in a.images]
         file = instances_path(root, name)
-        for key, image in zip(sets[name], a.images, strict=True):
-            said = (key, image.size, tuple((a.categories[o.category_id], str(o.bbox), o.crowd) for o in image.objects))
-            if said in known:
+        for number, (key, image) in enumerate(zip(sets[name], a.images, strict=True)):
+            said = (key, image.size, [(a.categories[o.category_id], str(o.bbox), o.crowd) for o in image.objects])
+            digest = hashlib.sha256(repr(said).encode(errors="surrogatepass")).digest()
+            if digest in known:
                 continue
-            known.add(said)
-            read.append((key, partial(coco_image, file, image, a.categories, labels, "ignore")))
+            known.add(digest)
+            read.append((key, partial(_coco_image, file, a, number, labels)))
     return _report(root, sets, names, read, errors, warnings, progress)
+
+
+def _coco_image(file: Path, instances: Instances, number: int, labels: Mapping[str, int]) -> AnnotatedImage:
+    """Look at an image, which is made only now: a set may have a hundred thousand."""
+    return coco_image(file, instances.images[number], instances.categories, labels, "ignore")
 
 
 def check_shards(root: str | os.PathLike[str], classes: Sequence[str] | None = None, progress: bool = True) -> Report:

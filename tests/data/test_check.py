@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.bccd import BCCD_ROOT, needs_bccd
+from support.coco_folder import annotation, image, write_coco
 from support.voc_folder import object_xml, write_annotation, write_image, write_voc
 
 from ssdlib.data import VOCDataset, check, check_voc
@@ -226,3 +229,17 @@ def test_blood_cells():
     twins = "BloodImage_00038 (train) and BloodImage_00037 (val)"
     assert report.warnings == (f"train and val have near-duplicates of one scene: {twins}",)
     assert "refused 2 (zero area 2)" in report.text()
+
+
+def test_the_objects_of_a_large_set_are_not_all_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    boxes = [annotation(k, k % 40, 3, [k % 9, 1.5, 5.25, 7]) for k in range(8000)]
+    write_coco(tmp_path, "train", [image(k) for k in range(40)], boxes)
+    monkeypatch.setattr(check, "_report", lambda *given: given[3])
+    tracemalloc.start()
+    try:
+        readers: Any = check.check_coco(tmp_path, progress=False)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sum(len(read().boxes) for _, read in readers) == 8000
+    assert held / 8000 < 150  # bytes
