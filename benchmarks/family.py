@@ -210,8 +210,8 @@ def main(
     }
     ways = {kind: ("configs", kind) for kind in KINDS}
     record = begun(results / f"{name}.json", {**settings, "relatives": {}}, ("images", "seconds", "precision"), ways)
-    todo = list(missing(record, seeds, names))
-    todo = todo if runs < 0 else todo[:runs]
+    wanted = list(missing(record, seeds, names))
+    todo = wanted if runs < 0 else wanted[:runs]
     cached: set[str] = set()
     for number, (seed, kind, relative) in enumerate(todo, start=1):
         print(f"run {number} of {len(todo)}: {relative}, {kind}, seed {seed}", flush=True)
@@ -231,6 +231,8 @@ def main(
         which = {"relative": relative, "version": RELATIVES[relative].version, "images": kind, "seed": seed}
         record["runs"].append({**which, **found, **where})
         write_record(record, name, results)
+    if 0 < len(todo) < len(wanted):
+        return  # the times come with the last run
     timed = [relative for relative in RELATIVES if (weights / f"{relative}.safetensors").is_file()]
     transform, count = model_input(IMAGE_SIZE), min(max(BATCHES), len(tests["drawn"]))
     batch = torch.stack([transform(*tests["drawn"][i])[0] for i in range(count)])

@@ -37,11 +37,16 @@ class OverFeat(nn.Module):
     Source: Sermanet et al., OverFeat (2014), sections 3.5 and 4.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, classifier: WindowClassifier) -> None:
         super().__init__()
         self.side, self.stride = classifier.side, stride_of(classifier.features)
         self.cells, self.num_classes = classifier.cells, classifier.num_classes
-        self.features, self.mean, self.std = classifier.features, classifier.mean, classifier.std
+        self.features = classifier.features
+        self.register_buffer("mean", classifier.mean, persistent=False)
+        self.register_buffer("std", classifier.std, persistent=False)
         with torch.no_grad():
             larger = self.features(torch.zeros(1, 3, *[self.side + 4 * self.stride] * 2))
         if larger.shape[2:] != (self.cells + 4, self.cells + 4):

@@ -1,7 +1,8 @@
 """The relatives that were trained side by side: how each is built, trained and asked, and weights of a short training.
 
-Each network stands on the backbone of `ssd_tiny`, takes images of 256 pixels, and says what it finds in the same form,
-so that one program can train, measure and compare them all; they share no base class.
+Each network stands on the backbone of `ssd_tiny` (windows and OverFeat, on its first five convolutions), takes images
+of 256 pixels, and says what it finds in the same form, so that one program can train, measure and compare them all;
+they share no base class.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from torch import Tensor, nn
 from ssdlib.detection import Detection, detect
 from ssdlib.family.center_point import CELLS, CenterPoint, center_point_losses
 from ssdlib.family.one_to_one import OneToOne, one_to_one_losses
+from ssdlib.family.trained_windows import (
+    SlidingWindows,
+    TrainedOverFeat,
+    overfeat_losses,
+    sliding_window_losses,
+)
 from ssdlib.family.two_stage import TwoStage, two_stage_losses
 from ssdlib.family.yolo import YOLO, yolo_losses
 from ssdlib.model import ssd_tiny
@@ -65,6 +72,12 @@ def _detect_by_ssd(model: Any, images: Tensor) -> list[Detection]:
 
 RELATIVES: dict[str, Relative] = {
     "ssd": Relative("SSD", "07_detections", ssd_tiny, ssd_losses, _count_priors, _detect_by_ssd),
+    "windows": Relative(
+        "Windows", "18_before_detectors", SlidingWindows, sliding_window_losses, _count_priors, SlidingWindows.detect
+    ),
+    "overfeat": Relative(
+        "OverFeat", "19_overfeat", TrainedOverFeat, overfeat_losses, _count_priors, TrainedOverFeat.detect
+    ),
     "two_stage": Relative(
         "Two stages",
         "20_two_stages",

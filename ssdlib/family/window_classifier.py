@@ -127,7 +127,7 @@ def square_around(box: Tensor, margin: float = 1.1) -> Tensor:
 
 
 def crop_window(image: Tensor, box: Tensor, side: int) -> Tensor:
-    """(3, side, side) floats in 0..1: a part of an image (3, H, W) uint8, black where it lies outside."""
+    """(3, side, side) floats in 0..1: a part of an image (3, H, W), uint8 or floats, black where it lies outside."""
     left, top, right, bottom = box.round().int().tolist()
     part = TF.crop(image, top, left, max(1, bottom - top), max(1, right - left))
     # As floats: resizing whole numbers rounds differently on different processors.
@@ -146,7 +146,7 @@ def training_windows(
     """Windows (3, side, side) with their labels: around each object, a little off, and mirrored; and background.
 
     Args:
-        images: (3, H, W) uint8.
+        images: (3, H, W) uint8, or floats in 0..1.
         targets: "boxes" in pixels, "labels", "difficult"; difficult objects are left out.
         side: of the windows.
         generator: the only source of randomness.

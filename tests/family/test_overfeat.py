@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -57,6 +59,14 @@ def test_a_stride_more_is_an_answer_more(
     logits, offsets = OverFeat(classifier)(torch.rand(2, 3, *size))
     assert logits.shape == (2, 3, *places)
     assert offsets.shape == (2, 4, *places)
+
+
+def test_it_moves_to_another_device_as_a_whole(classifier: WindowClassifier) -> None:
+    network = OverFeat(classifier)
+    here = network.state_dict().keys()
+    logits, _ = copy.deepcopy(network).to("meta")(torch.rand(1, 3, 24, 24, device="meta"))
+    assert logits.shape == (1, 3, 2, 2)
+    assert not {"mean", "std"} & here  # they follow from the classifier
 
 
 def test_what_the_heads_see_is_what_the_classifier_sees(classifier: WindowClassifier) -> None:

@@ -117,11 +117,14 @@ def test_what_was_recorded_is_not_done_again(family: Any, tmp_path: Path, monkey
     family.main(sample_root(), sample_root(), runs=3, **options)
     path = tmp_path / "some.json"
     first = [("ssd", "drawn"), ("other", "drawn"), ("ssd", "photographs")]
-    assert [(run["relative"], run["images"]) for run in json.loads(path.read_text())["runs"]] == first
+    record = json.loads(path.read_text())
+    assert [(run["relative"], run["images"]) for run in record["runs"]] == first
+    assert "times" not in record  # they come with the last run
     family.main(sample_root(), sample_root(), runs=-1, **options)
     assert [seed for seed, _ in asked] == [0] * 4 + [1] * 4
     record = json.loads(path.read_text())
     assert len({(run["seed"], run["images"], run["relative"]) for run in record["runs"]}) == 8
+    assert record["times"]["threads"] == torch.get_num_threads()
     family.main(sample_root(), sample_root(), runs=-1, **{**options, "only": ["other"], "seeds": 3})
     assert len(asked) == 10
     newer = {"ssd": RELATIVES["ssd"], "other": replace(RELATIVES["ssd"], version=2)}
