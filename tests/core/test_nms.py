@@ -198,4 +198,6 @@ def test_a_chain_of_overlaps_is_judged_from_its_best_end() -> None:
     for portion in (None, 7):
         kept = nms_fast(boxes[None], torch.zeros(1, 20), every, 0.1, 20, portion)
         assert kept[0].tolist() == [i % 2 == 0 for i in range(20)]
+    late = torch.arange(20)[None] >= 14  # of the first two portions of 7 nothing is kept
+    assert nms_fast(boxes[None], torch.zeros(1, 20), late, 0.1, 20, 7)[0].nonzero().flatten().tolist() == [14, 16, 18]
     assert nms_fast(torch.zeros(2, 0, 4), torch.zeros(2, 0), every[:, :0].expand(2, 0), 0.5, 9).shape == (2, 0)
