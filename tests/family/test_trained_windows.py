@@ -128,11 +128,10 @@ def test_loss_is_the_plain_one(first: Tensor, second: Tensor, seed: int) -> None
 
 
 def test_an_ignored_window_is_not_mined_where_background_is_scarce() -> None:
-    """Of two windows, one frames the object and the other overlaps it by 0.4: there is no background."""
-    windows = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.5]])
+    """Of five windows, one frames the object and the others overlap it by 0.4: there is no background."""
+    windows = torch.tensor([[0.5, 0.5, 0.2, 0.2], *[[0.5, 0.5, 0.2, 0.5]] * 4])
     target = {"boxes": torch.tensor([[0.4, 0.4, 0.6, 0.6]]), "labels": torch.tensor([1])}
-    logits = torch.zeros(1, 2, 3)
-    losses = overfeat_loss(torch.zeros(1, 2, 4), logits, [target], windows)
+    losses = overfeat_loss(torch.zeros(1, 5, 4), torch.zeros(1, 5, 3), [target], windows)
     assert losses["class"].item() == pytest.approx(math.log(3))
     assert losses["box"].item() == pytest.approx(0, abs=1e-6)
 
