@@ -188,10 +188,11 @@ class WindowExplorer(BookWidget):
                 ax.imshow(open_url(self.image).crop((0, 0, whole, whole)), extent=(0, whole, whole, 0))
             left, top = column * step, row * step
             corner = left + cells - width, top + cells - height
-            ax.add_patch(Rectangle((left, top), cells, cells, color=PALETTE[0], alpha=0.35))
-            ax.add_patch(Rectangle(corner, width, height, color=PALETTE[1]))
+            ax.add_patch(Rectangle((left, top), cells, cells, color=PALETTE[0], alpha=0.35 if k else 0))
+            ax.add_patch(Rectangle(corner, width, height, color=PALETTE[1], alpha=0.9 if k else 0.4))
             ax.add_patch(Rectangle((left, top), cells, cells, fill=False, linewidth=1.5))
             ax.set(xlim=(0, whole), ylim=(whole, 0), xticks=[], yticks=[], aspect="equal")
+            ax.spines[:].set_visible(True)
             ax.set_title(f"{whole} x {whole}", fontsize=8)
         return figure
 
