@@ -16,7 +16,6 @@ from pathlib import Path
 import chromium
 from playwright.sync_api import Browser, Page, sync_playwright
 from pypdf import PdfWriter
-from sphinx_external_toc.api import Document
 from sphinx_external_toc.parsing import parse_toc_yaml
 from tqdm import tqdm
 
@@ -39,13 +38,8 @@ def pages(site: Path) -> list[Path]:
         FileNotFoundError: if one is missing, as the book is not built.
     """
     toc = parse_toc_yaml(ROOT / "_toc.yml")
-
-    def names(document: Document) -> Iterator[str]:
-        yield document.docname
-        for item in (item for part in document.subtrees for item in part.items if isinstance(item, str)):
-            yield from names(toc[item])
-
-    found = [site / f"{name}.html" for name in names(toc.root)]
+    names = [toc.root.docname, *(item for part in toc.root.subtrees for item in part.items if isinstance(item, str))]
+    found = [site / f"{name}.html" for name in names]
     for page in found:
         if not page.is_file():
             raise FileNotFoundError(f"{page} is missing: run `make book` first")

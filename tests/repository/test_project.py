@@ -92,8 +92,7 @@ def imported(path: Path) -> Iterator[str]:
 def chapters_of_toc() -> list[str]:
     """Paths of all pages in _toc.yml, in their order, without suffix."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
-    pages = [page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", []))]
+    pages = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
     return [toc["root"], *pages]
 
 
