@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssdlib.data.synthetic.canvas import Pose, render
@@ -37,12 +37,14 @@ def test_a_keypoint_lies_on_every_fish(name: str) -> None:
     half=st.floats(12, 40),
     seed=st.integers(0, 99),
 )
+@example(turn=0.296875, mirror=False, x=30.0, y=30.5, half=12.0, seed=0)
 def test_poses_are_those_of_the_renderer(turn: float, mirror: bool, x: float, y: float, half: float, seed: int) -> None:
     patch = render(fish, x, y, half, turn, mirror, np.random.default_rng(seed), LIGHT)
     points = Pose(x, y, half, turn, mirror).at(np.array(list(FISH_KEYPOINTS.values())))
     for name, (column, row) in zip(FISH_KEYPOINTS, points, strict=True):
         i, j = math.floor(row) - patch.top, math.floor(column) - patch.left
-        assert patch.alpha[i, j] > 0.3, "the middle of the pixel is up to 0.7 pixels from the keypoint"
+        around = patch.alpha[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2]
+        assert around.max() > 0.3, "a small fish's tip is thinner than a pixel: the neighbours count too"
         if name == "eye" and half > 30:
             assert patch.colour[i, j].max() < 0.4
     mouth, _, upper, lower = points

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,8 @@ def killed_in_validation(out: Path, sample: Images, held_out: Images, step: int,
 
             engine_run.save_model = save  # type: ignore[assignment]
             run(out, sample, held_out, replace(CONFIG, patience=3), save_every=3)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -112,7 +112,7 @@ def test_print_has_first_and_last_and_words_have_every_step() -> None:
 
 def test_a_photograph_in_a_figure_is_no_drawing() -> None:
     figure = Figure(figsize=(4, 3), dpi=70)
-    figure.add_axes((0, 0, 1, 1)).imshow(VOCDataset(sample_root(), "test")[0][0].permute(1, 2, 0).numpy())
+    figure.subplots().imshow(VOCDataset(sample_root(), "test")[0][0].permute(1, 2, 0).numpy())
     book = Flipbook([(figure, "scene"), (figure, "scene")])
     assert book.size == (280, 210)
     assert book.steps[0]["picture"].startswith("data:image/jpeg")
