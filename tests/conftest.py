@@ -27,7 +27,14 @@ settings.load_profile("random" if os.environ.get("SSDLIB_EXAMPLES") == "random" 
 
 # The runs that are killed are copies of the process that tests, and autograd refuses to work in a copy once an exported
 # or compiled network has started its threads: first of all. Then what takes longest.
-FIRST = ["test_run_folder.py", "test_site_accessible.py", "11_training.ipynb", "test_package.py", "test_benchmarks.py"]
+FIRST = [
+    "test_run_folder.py",
+    "test_validation.py",
+    "test_site_accessible.py",
+    "11_training.ipynb",
+    "test_package.py",
+    "test_benchmarks.py",
+]
 
 
 def pytest_configure() -> None:
