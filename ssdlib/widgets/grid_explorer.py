@@ -84,10 +84,7 @@ class GridExplorer(BookWidget):
         drawn = {"image": address, "size": (width, height), "boxes": corners.tolist(), "names": [*map(str, names)]}
         for name, value in drawn.items():
             self.set_trait(name, value)
-        super().__init__()
-        for name in ("cells", *traits):  # a cell is checked against the grid
-            if name in traits:
-                setattr(self, name, traits[name])
+        super().__init__(**traits)
 
     @traitlets.validate("cell")
     def _check_cell(self, proposal: Any) -> tuple[int, int]:

@@ -92,10 +92,7 @@ class WindowExplorer(BookWidget):
         }
         for name, value in {**drawn, "side": sides[min(1, len(sides) - 1)]}.items():
             self.set_trait(name, value)
-        super().__init__()
-        for name in ("side", *traits):  # a place is checked against the image
-            if name in traits:
-                setattr(self, name, traits[name])
+        super().__init__(**traits)
 
     @traitlets.validate("side")
     def _check_side(self, proposal: Any) -> int:
