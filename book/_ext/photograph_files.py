@@ -46,11 +46,15 @@ _PATIENCE = 180  # seconds for npm: a build goes on without
 
 FILES = {"script": "runtime.js", "runtime": "runtime.bin", "model": "model.bin"}
 ABOUT = "about.json"
+BUILT_IN = "runtime_notices.txt"
 NOTICE = f"""What the page "Your photograph" runs on, and its terms
 
 runtime.js, runtime.bin (gzip): ONNX Runtime Web, npm {RUNTIME} {RUNTIME_VERSION}
 Copyright (c) Microsoft Corporation. MIT License:
 {{mit}}
+{BUILT_IN}: the terms of what is built into ONNX Runtime, as its package for Python {{version}} has them
+(the one for browsers comes without)
+
 model.bin (gzip): the weights of npm {openimages.PACKAGE} {openimages.VERSION}, converted to ONNX
 Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0
 (so its package.json says; there is no licence file in the package)
@@ -119,17 +123,19 @@ def fingerprint() -> str:
 
 def make(folder: Path, *, progress: bool = True) -> None:
     """Write all files into a folder."""
-    runtime = runtime_folder(progress=progress)
+    fetched = runtime_folder(progress=progress)
     network = openimages.openimages_model(progress=progress)
     exact = folder.parent / "exact.onnx"
     export.write_onnx(network, exact, "raw")
     graph = halved(exact.read_bytes())
     (folder / FILES["model"]).write_bytes(gzip.compress(graph, 9, mtime=0))
-    for file in runtime.iterdir():
+    for file in fetched.iterdir():
         shutil.copyfile(file, folder / file.name)
     for name in PHOTOGRAPHS:
         to_pil(photograph_pixels(name)).save(folder / f"{name}.png")
-    (folder / "NOTICE.txt").write_text(notice(), encoding="utf-8")
+    runtime = require("onnxruntime", "onnx")
+    (folder / "NOTICE.txt").write_text(notice(runtime.__version__), encoding="utf-8")
+    shutil.copyfile(Path(runtime.__file__).parent / "ThirdPartyNotices.txt", folder / BUILT_IN)
     stored_sizes = sum((folder / name).stat().st_size for name in FILES.values())
     sizes = {
         "fetched": stored_sizes,
@@ -142,12 +148,12 @@ def make(folder: Path, *, progress: bool = True) -> None:
     (folder / ABOUT).write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
 
 
-def notice() -> str:
-    """Whose all of it is, and under which terms."""
+def notice(version: str) -> str:
+    """Whose all of it is, and under which terms; ONNX Runtime for Python has this version."""
     licence = (Path(__file__).resolve().parents[2] / "LICENSE").read_text(encoding="utf-8")
     mit = licence[licence.index("Permission is hereby granted") :]  # ours is the same
     samples = "\n".join("{file}: {name}, {credit}".format(**sample_about(name)) for name in PHOTOGRAPHS)
-    return NOTICE.format(mit=mit, samples=samples)
+    return NOTICE.format(mit=mit, version=version, samples=samples)
 
 
 def runtime_folder(*, progress: bool = True) -> Path:

@@ -167,8 +167,10 @@ def test_the_site_says_whose_the_files_are(detector: Path) -> None:
         "Copyright (c) Microsoft Corporation",
         "Permission is hereby granted",
         "Apache",
+        photograph_files.BUILT_IN,
     ):
         assert part in said
+    assert "protobuf" in (detector / photograph_files.BUILT_IN).read_text(encoding="utf-8").lower()
 
 
 def test_another_network_does_not_fetch_the_runtime_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
