@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
@@ -61,6 +62,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     try:
         yield device
     finally:
+        if device.type != "cuda":
+            # gloo's thread needs the interpreter to let go of the last tensor, and the destructor waits for that thread
+            # while it holds the interpreter: seen with PyTorch 2.6, now and then.
+            time.sleep(0.1)
         dist.destroy_process_group()
 
 
