@@ -29,16 +29,17 @@ def check_decode_corners(answer: Answer) -> None:
 
 def _corner_boxes() -> list[tuple[str, Tensor, Tensor]]:
     """Boxes as corners and their priors, each with what is special about it."""
-    prior = torch.tensor([[0.5, 0.5, 0.2, 0.4]])
+    prior = torch.tensor([[0.5, 0.5, 0.25, 0.5]])  # no digit is lost in its corners
     corners = cxcywh_to_xyxy(prior)
-    moved = torch.tensor([0.1, 0.0, 0.1, 0.0])
+    moved = torch.tensor([0.125, 0.0, 0.125, 0.0])
     generator = torch.Generator().manual_seed(0)
     centres, sizes = torch.rand(2, 5, 2, generator=generator) * 0.5 + 0.2
     return [
         ("a box that is its prior", corners, prior),
         ("a box that lies to the right of its prior", corners + moved, prior),
         ("a box that lies below its prior", corners + moved.roll(1), prior),
-        ("a box that is twice as wide and half as high", torch.tensor([[0.3, 0.4, 0.7, 0.6]]), prior),
+        ("a box that is twice as wide and half as high", torch.tensor([[0.25, 0.375, 0.75, 0.625]]), prior),
+        ("a box that reaches over the border", corners - 0.375, prior),
         (
             "five boxes and five priors",
             cxcywh_to_xyxy(torch.cat((centres, sizes), dim=1)),
@@ -88,6 +89,10 @@ _ENCODE_MISTAKES = [
 ]
 
 _DECODE_MISTAKES = [
+    Mistake(
+        "leave a box as it is where it reaches over the border of the image.",
+        lambda offsets, priors: cxcywh_to_xyxy(decode(offsets, priors)).clamp(0, 1),
+    ),
     Mistake(
         "this is centre and size; corners are wanted.",
         lambda offsets, priors: decode(offsets, priors),

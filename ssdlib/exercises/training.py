@@ -22,6 +22,7 @@ def _norm_cases() -> list[Case]:
     one = torch.tensor([[[[1.0, 3.0]]]])
     two = torch.tensor([[[[1.0, 3.0]], [[10.0, 30.0]]]])  # 1 image, 2 channels, 1 x 2 cells
     even = torch.full((1, 1, 1, 2), 2.0)
+    nearly = torch.tensor([[[[2.0, 2.0 + 2**-7]]]])  # the variance 1.5e-5
     mean, variance = torch.tensor([1.0, 12.0]), torch.tensor([4.0, 25.0])
     calls = [
         ("one channel in training", (one, mean[:1], variance[:1], True)),
@@ -32,6 +33,7 @@ def _norm_cases() -> list[Case]:
         ("two images in evaluation", (batch(2, 2, 1, 3), mean, variance, False)),
         ("a batch of four images with maps of 5 x 5 cells in training", (batch(4, 3, 5, 5), *torch.ones(2, 3), True)),
         ("a channel that is the same everywhere, in training", (even, mean[:1], variance[:1], True)),
+        ("a channel that is nearly the same everywhere, in training", (nearly, mean[:1], variance[:1], True)),
     ]
     return [Case(what, arguments, _normalised(*arguments)) for what, arguments in calls]
 
@@ -46,13 +48,14 @@ def _normalised(
     unbiased: bool = False,
     root: float = 0.5,
     epsilon: float = 1e-5,
+    below: bool = True,
 ) -> Tensor:
     """The right answer, with a switch for each thing that goes wrong."""
     if training:
         mean, variance = x.mean(dim=over, keepdim=True), x.var(dim=over, keepdim=True, unbiased=unbiased)
     else:
         mean, variance = mean[:, None, None], variance[:, None, None]
-    return (x - mean) / (variance + epsilon) ** root
+    return (x - mean) / ((variance + epsilon) ** root if below else variance**root + epsilon)
 
 
 _NORM_MISTAKES = [
@@ -91,5 +94,9 @@ _NORM_MISTAKES = [
     Mistake(
         "a channel that is the same everywhere has the variance 0. The small number below the root is for this case.",
         lambda *a: _normalised(*a, epsilon=0.0),
+    ),
+    Mistake(
+        "the small number belongs below the root: it is added to the variance.",
+        lambda *a: _normalised(*a, below=False),
     ),
 ]

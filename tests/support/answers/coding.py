@@ -130,6 +130,10 @@ def decode_whole_size(offsets, priors):
     return torch.stack((cx - w, cy - h, cx + w, cy + h), dim=-1)
 
 
+def decode_clamped(offsets, priors):
+    return cxcywh_to_xyxy(decode(offsets, priors)).clamp(0, 1)
+
+
 ANSWERS = {
     "check_encode_corners": (
         [encode_row_by_row, encode_with_library],
@@ -151,6 +155,7 @@ ANSWERS = {
             (decode_moves_of_the_image, "in prior sides"),
             (decode_without_exp, "take exp"),
             (decode_whole_size, "half of the size"),
+            (decode_clamped, "over the border of the image"),
         ],
     ),
     "check_change_variances": (

@@ -45,6 +45,12 @@ def variant(dim=(0, 2, 3), correction=0, root=torch.sqrt, epsilon=1e-5, mode=lam
     return batch_norm
 
 
+def beside_the_root(x, mean, variance, training):
+    if training:
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+    return (x - mean.view(-1, 1, 1)) / (variance.view(-1, 1, 1).sqrt() + 1e-5)
+
+
 def wrong_axis(x, mean, variance, training):
     return by_torch(x, mean, variance, True) if training else (x - mean) / (variance + 1e-5).sqrt()
 
@@ -66,6 +72,7 @@ ANSWERS = {
             (variant(correction=1), "not by one less"),
             (variant(root=lambda v: v), "square root"),
             (variant(epsilon=0.0), "has the variance 0"),
+            (beside_the_root, "below the root: it is added"),
             (wrong_axis, "two channels in evaluation"),
             (never_centred, "one channel in training"),
         ],
