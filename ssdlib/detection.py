@@ -116,9 +116,11 @@ def class_scores(logits: Tensor, activation: Activation = "softmax") -> Tensor:
     Raises:
         ValueError: if there is no such activation.
     """
-    if activation not in get_args(Activation):
-        raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
-    return logits.float().softmax(dim=-1) if activation == "softmax" else logits.float().sigmoid()
+    if activation == "softmax":
+        return logits.float().softmax(dim=-1)
+    if activation == "sigmoid":
+        return logits.float().sigmoid()
+    raise ValueError(f"activation must be one of {', '.join(get_args(Activation))}, got {activation!r}")
 
 
 def object_scores(offsets: Tensor, logits: Tensor, priors_cxcywh: Tensor, activation: Activation = "softmax") -> Tensor:
