@@ -7,12 +7,10 @@ import json
 import re
 from xml.etree import ElementTree
 
-import nbformat
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
-from nbclient import NotebookClient
 from PIL import Image
 
 from ssdlib import book
@@ -116,7 +114,10 @@ def test_a_notebook_shows_drawings() -> None:
     source = (
         "import matplotlib.pyplot as plt\nfrom ssdlib.plotting import use_book_style\nuse_book_style()\nplt.plot([1])"
     )
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
     shown = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source + ";")])
-    NotebookClient(shown, kernel_name="python3", timeout=120).execute()
+    client.NotebookClient(shown, kernel_name="python3", timeout=120).execute()
     (output,) = shown.cells[0].outputs
     assert output.data.keys() == {"image/svg+xml", "text/plain"}

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from click.testing import Result
 from support.repository import ROOT
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ssdlib.cli import app
 
