@@ -20,7 +20,7 @@ _RUNS: list[tuple[str, Runs, Runs]] = [
     ("three against three, all worse", (350, 360, 370), (300, 310, 320)),
     ("two groups that are mixed", (300, 330, 340), (320, 310, 370)),
     ("one run against one, which says nothing", (300,), (350,)),
-    ("two runs against four", (300, 310), (340, 350, 360, 300)),
+    ("two runs against four, two of them with the same number", (300, 310), (350, 320, 340, 300)),
     ("runs that are all the same", (300, 300), (300, 300)),
 ]
 
@@ -44,6 +44,15 @@ def _share(
     return sum(found) / len(found)
 
 
+def _by_numbers(a: Runs, b: Runs) -> float:
+    """Puts into the second group every run whose number is not in the first."""
+    every, seen, far = [*a, *b], abs(sum(a) / len(a) - sum(b) / len(b)), []
+    for here in combinations(every, len(a)):
+        there = [run for run in every if run not in here]
+        far.append(bool(there) and abs(sum(here) / len(here) - sum(there) / len(there)) >= seen - 1e-9)
+    return sum(far) / len(far)
+
+
 _MISTAKES = [
     Mistake(
         "the division that was really made is one of those that are counted, and so is each that is just as far apart: "
@@ -62,6 +71,7 @@ _MISTAKES = [
         "compare means: where one group has more runs than the other, sums differ for that reason alone.",
         lambda a, b: _share(a, b, distance=lambda a, b: abs(sum(a) - sum(b))),
     ),
+    Mistake("two runs with the same number are two runs: divide by places, not by numbers.", _by_numbers),
     Mistake(
         "a share is wanted: divide by the number of all divisions.",
         lambda a, b: _share(a, b) * sum(1 for _ in _splits(a, b)),

@@ -28,7 +28,8 @@ def _cases() -> list[Case]:
         ("two objects with different favourites", [[1.0, 5.0, 4.0], [6.0, 7.0, 2.0]]),
         ("two objects with the same favourite", [[1.0, 2.0, 9.0], [1.5, 6.0, 9.0]]),
         ("the cheapest pair of all is not a part of the cheapest way", [[1.0, 2.0], [2.0, 9.0]]),
-        ("costs below zero", [[-3.0, -2.0, -1.0], [-3.5, 0.0, -3.25], [-2.0, -1.75, 0.0]]),
+        # No exchange of two predictions makes first come, first served any better.
+        ("three objects that all have to move on, at costs below zero", [[-8.0, -7, 0], [-1, -9, -8], [-9, -1, -1]]),
         ("more predictions than objects", [[9.0, 8.0, 7.5, 1.0, 2.0], [9.0, 8.0, 9.0, 1.25, 4.0]]),
     ]
     return [Case(what, (torch.tensor(rows),), _cheapest(torch.tensor(rows))) for what, rows in tables]

@@ -57,6 +57,16 @@ def a_count(a: list[int], b: list[int]) -> float:
     return sum(abs(gap) >= abs(seen) for gap in gaps)
 
 
+def by_numbers(a: list[int], b: list[int]) -> float:
+    """What is not in the one group by its number is in the other."""
+    every, seen, far = a + b, abs(sum(a) / len(a) - sum(b) / len(b)), 0
+    chosen = [*combinations(every, len(a))]
+    for here in chosen:
+        there = [run for run in every if run not in here]
+        far += bool(there) and abs(sum(here) / len(here) - sum(there) / len(there)) >= seen
+    return far / len(chosen)
+
+
 ANSWERS = {
     "check_share_of_splits": (
         [by_places, by_orders],
@@ -64,6 +74,7 @@ ANSWERS = {
             (strictly, ">= and not >"),
             (with_sign, "without its sign"),
             (of_sums, "compare means"),
+            (by_numbers, "not by numbers"),
             (a_count, "a share is wanted"),
         ],
     ),

@@ -46,6 +46,15 @@ def first_come(cost: Tensor) -> list[int]:
     return own
 
 
+def exchanged(cost: Tensor) -> list[int]:
+    """First come, first served; then two objects exchange their predictions as long as that is cheaper."""
+    own = first_come(cost)
+    for i, k in [*itertools.combinations(range(len(own)), 2)] * len(own):
+        if cost[i, own[k]] + cost[k, own[i]] < cost[i, own[i]] + cost[k, own[k]]:
+            own[i], own[k] = own[k], own[i]
+    return own
+
+
 def dearest(cost: Tensor) -> list[int]:
     return by_trying(-cost)
 
@@ -57,6 +66,7 @@ ANSWERS = {
             (favourites, "No prediction may be given twice"),
             (greedily, "that is greedy"),
             (first_come, "Compare whole ways"),
+            (exchanged, "all have to move on"),
             (dearest, "not as large"),
         ],
     )
