@@ -49,13 +49,29 @@ def meanings(app: Sphinx) -> dict[str, str]:
                     for place in term["ids"]:
                         found[f"glossary.html#{place}"] = text_of(next(iter(item.findall(nodes.definition))))
         if REFERENCES in app.env.found_docs:
-            tree = app.env.get_doctree(REFERENCES).deepcopy()
-            app.env.apply_post_transforms(tree, REFERENCES)  # which write the list of the papers
-            for paper in tree.findall(nodes.citation):
-                for place in paper["ids"]:
-                    found[f"references.html#{place}"] = text_of(nodes.inline("", "", *paper.children[1:]))
+            found |= papers(app)
         app._meanings = found  # type: ignore[attr-defined]
     return found
+
+
+def papers(app: Sphinx) -> dict[str, str]:
+    """The text of each paper, for the place where the list of references has it."""
+    # All lists of a build are written into the same nodes, one behind the other: they begin empty here, and are given
+    # back as they were, or the page of the references has each paper twice.
+    lists = app.env.get_domain("cite").bibliographies.values()
+    shared = [(node, node.children) for own in lists for node in own.citation_nodes.values()]
+    for node, _ in shared:
+        node.children = []
+    tree = app.env.get_doctree(REFERENCES).deepcopy()
+    app.env.apply_post_transforms(tree, REFERENCES)  # which write the list
+    texts = {
+        f"references.html#{place}": text_of(nodes.inline("", "", *paper.children[1:]))
+        for paper in tree.findall(nodes.citation)
+        for place in paper["ids"]
+    }
+    for node, children in shared:
+        node.children = children
+    return texts
 
 
 def explain(app: Sphinx, tree: nodes.document, page: str) -> None:

@@ -182,6 +182,25 @@ def test_a_word_carries_its_meaning(site: Path) -> None:
     assert meanings.SCRIPT in text
 
 
+@pytest.mark.parametrize("page", ["cites", "zitiert"])  # before and after the references in the alphabet
+def test_a_citation_names_its_paper_and_the_list_has_it_once(tmp_path: Path, page: str) -> None:
+    (tmp_path / "book").mkdir()
+    (tmp_path / "conf.py").write_text(
+        'extensions = ["myst_nb", "sphinxcontrib.bibtex", "meanings"]\nbibtex_bibfiles = ["book/papers.bib"]\n'
+    )
+    (tmp_path / "index.md").write_text(f"# Start\n\n```{{toctree}}\nbook/references\nbook/{page}\n```\n")
+    (tmp_path / "book" / "papers.bib").write_text(
+        "@article{box2016, author={Box, A.}, title={On crates}, journal={Boxes}, year=2016}"
+    )
+    (tmp_path / "book" / "references.md").write_text("# References\n\n```{bibliography}\n:all:\n```\n")
+    (tmp_path / "book" / f"{page}.md").write_text("# Page\n\nSee {cite:p}`box2016`.\n")
+    assert build(tmp_path) == ""
+    out = tmp_path / "out" / "book"
+    assert (out / "references.html").read_text(encoding="utf-8").count("On crates") == 1
+    (title,) = re.findall(r'<a class="[^"]*source[^"]*"[^>]* title="([^"]*)"', (out / f"{page}.html").read_text())
+    assert title.count("On crates") == 1
+
+
 @pytest.mark.browser
 class TestInTheBrowser:
     """The pages used by pointer, key and finger."""
