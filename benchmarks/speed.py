@@ -1,11 +1,11 @@
-"""Time our code against torchvision's (mAP: torchmetrics' and pycocotools') on the same tensors, and record it.
+"""Time our code against torchvision's (mAP: three other libraries') on the same tensors, and record it.
 
     OMP_NUM_THREADS=2 python benchmarks/speed.py
     OMP_NUM_THREADS=2 python benchmarks/speed.py --only detection --only mAP
 
 prints a table and writes ssdlib/engine/records/speed.json: command, commit, date, hardware, versions, and for each
 work the medians of both, the ratio of every pair of runs, the peak memory of both, and in what the results agree. What
-cannot be measured on a machine is named there with the reason.
+cannot be measured on a machine is named there with the reason: for one row, `pip install faster-coco-eval`.
 
 speed.json is of a processor with AVX-512. Each other kind has a record of its own, such as speed_avx2.json. With
 --only, the other rows of the record stay as they are if they were measured on the same code and machine.
@@ -33,7 +33,8 @@ from timing import NotHere, Pair, compare, table
 
 from ssdlib.deploy.runtimes import ONNX, OPENVINO
 
-UNLIMITED = ("mAP", "evaluation of COCO's size", "runtime, ONNX Runtime", "runtime, OpenVINO")
+COCO_SIZE = "evaluation of COCO's size"
+UNLIMITED = ("mAP", COCO_SIZE, f"{COCO_SIZE}, faster-coco-eval", "runtime, ONNX Runtime", "runtime, OpenVINO")
 """Works of NumPy and of runtimes, which the limits to PyTorch and oneDNN do not reach."""
 
 
@@ -50,7 +51,8 @@ def works(folder: Path, small: bool) -> dict[str, Callable[[], Pair]]:
         "detection, 1001 classes": lambda: peers.detection(True, 1 if small else 2, 1001),
         "pipeline": lambda: peer_data.pipeline(folder, 2 if small else 24),
         "mAP": lambda: peer_data.mean_average_precision(8 if small else 500),
-        "evaluation of COCO's size": lambda: peer_data.coco_evaluation(8 if small else 5000),
+        COCO_SIZE: lambda: peer_data.coco_evaluation(peer_data.PYCOCOTOOLS, 8 if small else 5000),
+        f"{COCO_SIZE}, faster-coco-eval": lambda: peer_data.coco_evaluation(peer_data.FASTER, 8 if small else 5000),
         "training, float32": lambda: peer_networks.training(False, batch, name),
         "training, bfloat16": lambda: peer_networks.training(True, batch, name),
         "training, compiled": lambda: peer_networks.training(False, batch, name, compiled=True),

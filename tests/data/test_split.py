@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from support.bccd import BCCD_ROOT, needs_bccd
 from support.coco_folder import annotation, image, write_coco
 from support.voc_folder import object_xml, write_annotation, write_image, write_voc
 
-from ssdlib.data import check_dataset, open_dataset, split_dataset
-from ssdlib.data.near_duplicates import difference_hash, groups_of, look
+from ssdlib.data import check_dataset, near_duplicates, open_dataset, split_dataset
+from ssdlib.data.near_duplicates import Look, difference_hash, groups_of, look
 from ssdlib.data.split import assign
 
 
@@ -68,6 +68,58 @@ def test_an_image_that_lies_on_its_side(tmp_path: Path):
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     assert groups_of(look([(path, True) for path in paths], progress=False)) == [[0, 1]]
     assert groups_of(look([(path, False) for path in paths], progress=False)) == [[0], [1]]
+
+
+def groups_by_plain_loops(seen: Look, threshold: int, alike: float, together: list[str | None]) -> list[list[int]]:
+    """Every pair is looked at, and groups that a pair links become one."""
+    groups = [{i} for i in range(len(seen.digests))]
+    for i, j in combinations(range(len(seen.digests)), 2):
+        bits = sum(a != b for a, b in zip(seen.hashes[i], seen.hashes[j], strict=True))
+        correlation = sum(float(a) * float(b) for a, b in zip(seen.small[i], seen.small[j], strict=True))
+        told = bool(together) and together[i] is not None and together[i] == together[j]
+        if seen.digests[i] == seen.digests[j] or told or (bits <= threshold and correlation >= alike):
+            one, other = (next(group for group in groups if k in group) for k in (i, j))
+            if one is not other:
+                one |= other
+                groups.remove(other)
+    return sorted(sorted(group) for group in groups)
+
+
+@st.composite
+def looks(draw: st.DrawFn) -> tuple[Look, list[str | None]]:
+    """Images in a few series: hashes some bits from those of the first, and pictures of a few whole numbers."""
+    count = draw(st.integers(0, 14))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    series = rng.integers(0, 4, count)
+    hashes = (rng.random((4, 64)) < 0.5)[series] ^ (rng.random((count, 64)) < draw(st.sampled_from([0.02, 0.08, 0.2])))
+    small = rng.integers(-1, 2, (4, 6))[series] + (rng.random((count, 6)) < 0.2)
+    digests = [bytes([n]) for n in rng.integers(0, 40, count)]
+    together = [None if n > 2 else str(n) for n in rng.integers(0, 20, count)]
+    return Look(hashes, small.astype(np.float16), digests), draw(st.sampled_from([[], together]))
+
+
+@given(
+    given_looks=looks(),
+    threshold=st.sampled_from([0, 3, 10, 64]),
+    alike=st.sampled_from([-math.inf, 0.0, 2.0, 3.0, 4.0, math.inf]),
+    tile=st.sampled_from([(1, 1), (2, 5), (3, 2), (512, 2048)]),
+)
+def test_groups_are_those_of_plain_loops_however_the_pairs_are_divided(
+    given_looks: tuple[Look, list[str | None]], threshold: int, alike: float, tile: tuple[int, int]
+):
+    seen, together = given_looks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_duplicates, "_TILE", tile)
+        found = groups_of(seen, threshold, alike, together)
+    assert found == groups_by_plain_loops(seen, threshold, alike, together)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_a_chain_of_pairs_is_one_group(order: tuple[int, ...]):
+    hashes = np.arange(64) < 10 * np.array(order)[:, None]  # each is ten bits from the next one of the chain
+    seen = Look(hashes, np.ones((4, 1), dtype=np.float16), [bytes([n]) for n in range(4)])
+    assert groups_of(seen) == [[0, 1, 2, 3]]
+    assert groups_of(seen, threshold=9) == [[0], [1], [2], [3]]
 
 
 @needs_bccd

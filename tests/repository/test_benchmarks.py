@@ -166,8 +166,13 @@ def test_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     printed = capsys.readouterr().out
     expected = ["matching + loss", "detection, trained", "detection, untrained", "detection, SSD512"]
     expected += ["detection, 1001 classes", "pipeline"]
-    if importlib.util.find_spec("pycocotools"):
-        expected.append("evaluation of COCO's size")
+    coco = {
+        "pycocotools": "evaluation of COCO's size",
+        "faster_coco_eval": "evaluation of COCO's size, faster-coco-eval",
+    }
+    here = {name: bool(importlib.util.find_spec(library)) for library, name in coco.items()}
+    expected += [name for name, there in here.items() if there]
+    assert {each["name"] for each in record["not_here"]} == {name for name, there in here.items() if not there}
     assert [row["name"] for row in record["rows"]] == expected
     for row in record["rows"]:
         assert row["ours"] > 0
@@ -464,3 +469,18 @@ def test_two_names_of_the_model_for_one_class_are_one_detection():
     found = {"boxes": boxes, "labels": torch.tensor([1, 2, 3]), "scores": torch.tensor([0.9, 0.8, 0.7])}
     ours = photographs.relabelled(found, list(classes.values()))
     assert (ours["labels"].tolist(), ours["scores"].tolist()) == ([1, 2], pytest.approx([0.7, 0.9]))
+
+
+@pytest.mark.parametrize("package", ["pycocotools", "faster-coco-eval"])
+def test_an_evaluation_that_is_not_ours_is_told_from_the_same_one(package: str):
+    peer_data, timing = importlib.import_module("peer_data"), importlib.import_module("timing")
+    try:
+        pair = peer_data.coco_evaluation(package, images=100, detections=20, classes=21)
+    except timing.NotHere as reason:
+        pytest.skip(str(reason))
+    ours, theirs = pair.ours(), pair.theirs()
+    assert "AP of each class within 0.0000" in pair.same(ours, theirs)
+    with pytest.raises(AssertionError):
+        pair.same(ours, {**theirs, 2: theirs[2] + 0.01})
+    with pytest.raises(AssertionError):
+        pair.same(ours, {label: ap for label, ap in theirs.items() if label != 2})
