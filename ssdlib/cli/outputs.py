@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 import typer
 
-from ssdlib.data.files import replaced, space_for
+from ssdlib.data.files import folder_aside, replaced, space_for
 from ssdlib.data.names import distinct
 from ssdlib.engine import run_folder
 from ssdlib.engine.run_lock import LOCK
@@ -126,7 +125,8 @@ def replaced_folder(folder: Path, mark: str, beginning: str, names: Collection[s
     """Fill the folder that this gives; at the end of the block it takes the place of `folder`, whole.
 
     After an error, `folder` is as it was. The arguments are those of `require_replaceable`, which is asked again at the
-    end, as the folder may have been filled meanwhile.
+    end, as the folder may have been filled meanwhile. What an earlier call left that was killed goes, as
+    `ssdlib.data.files.folder_aside` says; so would the old folder, if that was while both changed places.
 
     Raises:
         FileExistsError: as `require_replaceable`.
@@ -134,8 +134,8 @@ def replaced_folder(folder: Path, mark: str, beginning: str, names: Collection[s
     """
     real = Path(os.path.realpath(folder))
     real.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{real.name[:40]}-", dir=real.parent) as aside:
-        fresh, old = Path(aside) / "new", Path(aside) / "old"
+    with folder_aside(real) as aside:
+        fresh, old = aside / "new", aside / "old"
         fresh.mkdir()
         with space_for(folder):
             yield fresh

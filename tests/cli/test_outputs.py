@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from support.voc_folder import object_xml, write_image, write_voc
 
 from ssdlib.cli import detect, evaluate, export, train
 from ssdlib.cli.common import plain, printable
-from ssdlib.cli.outputs import require_outside, require_writable
+from ssdlib.cli.outputs import replaced_folder, require_outside, require_writable
 from ssdlib.data import sample_root
 from ssdlib.engine import TrainConfig, run_folder
 from ssdlib.model import SSD
@@ -68,6 +70,36 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 # ---- outputs that are inputs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes to fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_what_a_killed_call_left_goes_with_the_next_one(tmp_path: Path):
+    asked = (tmp_path / "why", "mark", "ours", {"mark", "page"})
+
+    def made(text: str) -> None:
+        with replaced_folder(*asked) as folder:
+            (folder / "mark").write_text("ours")
+            (folder / "page").write_text(text)
+            if text == "half":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    made("first")
+    assert [path.name for path in tmp_path.iterdir()] == ["why"]
+    number = os.fork()
+    if number == 0:
+        try:
+            made("half")
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(number, 0)[1]) == signal.SIGKILL
+    assert (tmp_path / "why" / "page").read_text() == "first"
+    (left,) = set(tmp_path.iterdir()) - {tmp_path / "why"}
+    past = time.time() - 60
+    os.utime(left / ".lock", (past, past))
+    made("second")
+    assert [path.name for path in tmp_path.iterdir()] == ["why"]
+    assert {path.name: path.read_text() for path in (tmp_path / "why").iterdir()} == {"mark": "ours", "page": "second"}
 
 
 def test_detect_never_replaces_a_photograph(run: Path, photos: list[Path], tmp_path: Path, no_network: None):
