@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from support.browser import browser, open_page, show  # noqa: F401
+from support.gpus import gpu  # noqa: F401
 from support.small_disk import small_disk  # noqa: F401
 
 # No deadline: a busy machine is no failure. Derandomised: the same examples on every machine and every day.
@@ -42,6 +44,12 @@ def pytest_configure() -> None:
     it makes them ten times slower.
     """
     torch.set_num_threads(1)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`pytest -m gpu` reads only modules that have such tests: a borrowed machine with a GPU lacks what others need."""
+    wanted = config.option.markexpr != "gpu" or collection_path.suffix != ".py"
+    return None if wanted or "gpu" in collection_path.read_text(encoding="utf-8") else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -104,7 +104,8 @@ class TrainingImages(Dataset[tuple[Any, Target]]):
         index = epoch_and_index % len(self.dataset)
         image, target = self.dataset[index]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mix(self.seed, epoch_and_index))
+            # Not torch.manual_seed: that would seed the generator of a GPU, too, and take half a millisecond for it.
+            torch.default_generator.manual_seed(_mix(self.seed, epoch_and_index))
             if not self.on_device:
                 return self.transform(image, target)
             view, varied = draw_view(self.augmentation, self.size, image.shape[2], image.shape[1], target)

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from support.gpus import Gpu
 from torch import Tensor
 
 from ssdlib.metrics import (
@@ -317,11 +318,11 @@ def test_images_of_different_number_formats_lose_no_digit() -> None:
     assert evaluate([big, small], [big, small], 2).mean == 1.0
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_tensors_on_a_gpu() -> None:
+def test_tensors_on_a_gpu(gpu: Gpu) -> None:
     detections, targets, num_classes = random_case(random.Random(4))
-    on_gpu = [[{key: value.cuda() for key, value in entry.items()} for entry in x] for x in (detections, targets)]
+    on_gpu = [
+        [{key: value.to(gpu.device) for key, value in entry.items()} for entry in x] for x in (detections, targets)
+    ]
     expected = evaluate(detections, targets, num_classes).per_class
     assert expected
     assert evaluate(*on_gpu, num_classes).per_class == expected

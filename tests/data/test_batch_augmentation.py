@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.no_questions import NoQuestions
+from support.gpus import Gpu
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
@@ -159,13 +159,12 @@ def test_a_run_that_augments_on_its_device_is_the_same_run(tmp_path: Path) -> No
         with_settings(config, ["augment_on=gpu"])
 
 
-def test_nothing_is_asked_of_the_device_and_no_number_brought_to_it() -> None:
-    """Where the windows are on the host, their largest is: that may be asked."""
+def test_a_batch_is_seen_on_a_gpu_without_waiting(gpu: Gpu) -> None:
     images = [torch.randint(0, 256, (3, side, 50), dtype=torch.uint8) for side in (40, 60)]
     target = {"boxes": torch.tensor([[5.0, 5.0, 30.0, 30.0]]), "labels": torch.tensor([1])}
     views = [draw_view(Augmentation(), 32, each.shape[2], each.shape[1], target)[0] for each in images]
     batch = Views.of(images, views, 32)
-    with NoQuestions("_local_scalar_dense"):
-        seen = batch.to("cpu")
-    assert seen.shape == (2, 3, 32, 32)
-    assert batch.to("meta").shape == seen.shape
+    seen = gpu.without_waiting(lambda: batch.pin_memory().to(gpu.device, non_blocking=True))
+    assert seen.device.type == "cuda"
+    torch.testing.assert_close(seen.cpu(), batch.to("cpu"), rtol=1e-3, atol=1e-3)
+    assert batch.to("meta").shape == seen.shape == (2, 3, 32, 32)

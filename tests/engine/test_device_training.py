@@ -12,18 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.no_questions import NoQuestions
-from support.small_run import QUICK, Images, log_of, losses_with_a_nan, same_weights, sample_images, weights_of
+from support.small_run import QUICK, Images, log_of, losses_with_a_nan, same_weights, sample_images
 from torch import Tensor
 
 from ssdlib.engine import processes, run_folder, train
 from ssdlib.engine import run as engine_run
 from ssdlib.engine.config import TrainConfig
-from ssdlib.engine.device_loss import device_sums, pad_targets
-from ssdlib.engine.device_training import device_training_loop, move_if_finite
-from ssdlib.loss import LossSums
+from ssdlib.engine.device_training import device_training_loop
 from ssdlib.model import build_model
-from ssdlib.training import Batch, TrainState, make_optimizer, ssd_losses, take_gradient, training_loop
+from ssdlib.training import Batch, TrainState, ssd_losses, training_loop
 
 Losses = Callable[[Any, Tensor, Any], dict[str, Tensor]]
 
@@ -193,30 +190,6 @@ def test_a_gradient_that_is_infinite_at_any_scale_stops_the_run():
         parameter.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(FloatingPointError, match=r"norm of the gradient became .* in step 1, "):
         list(device_training_loop(state, batches(3), config))
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_step_asks_nothing(optimizer: str):
-    """From the images to the moved weights; what is known on the host, the objects, is padded before."""
-    config = replace(QUICK, optimizer=optimizer, max_grad_norm=1.0)
-    model = build_model("ssd_tiny", ["cat"]).train()
-    images, targets = batches(1)[0]
-    padded = pad_targets(targets, 2, torch.device("cpu"))
-    before = weights_of(model)
-
-    def losses(model: Any, images: Tensor, targets: Any) -> dict[str, Tensor]:
-        offsets, logits = model(images)
-        sums: LossSums = device_sums(offsets, logits, targets, model.priors)
-        divisor = sums.num_positives.clamp(min=1)
-        return {"localization": sums.localization / divisor, "confidence": sums.confidence / divisor}
-
-    optimizer_of = make_optimizer(model, config)
-    with NoQuestions():
-        measured = take_gradient(model, images, padded, optimizer_of, config, losses)  # type: ignore[arg-type]
-        move_if_finite(optimizer_of, torch.stack([*measured.values()]))
-    assert not any(torch.equal(p, before[name]) for name, p in model.named_parameters() if p.dim() > 1)
-    with pytest.raises(AssertionError, match="asks the device"), NoQuestions():
-        take_gradient(model, images, targets, optimizer_of, config, ssd_losses)
 
 
 # ---- the whole run -----------------------------------------------------------------------------------------------
