@@ -4,19 +4,26 @@ napoleon takes what stands before a colon in "Returns:", and in the first line o
 Ours say there, in a sentence, what comes back, and its colons are part of the sentence; the types are in the code. An
 empty type in front of the line says so.
 
+The value of a constant stands beside its name where it can be read there: no table of a whole page, no function's
+address, and no folder of the machine that built the site.
+
 A `name` in backticks leads to what it names: in the same module, or anywhere if the package has only one of that name.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils.nodes import Element, TextElement
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.nodes import make_refnode
 
 SECTIONS = ("Returns:", "Yields:")
+UNREADABLE = re.compile(r"(Posix|Windows)Path\(|<(function|class) ")
+MOST_OF_A_VALUE = 160  # characters
 LED_TO = ("function", "class", "exception")  # an argument may well be called as a module or an attribute is
 
 
@@ -31,6 +38,14 @@ def keep_sentences(app: Sphinx, what: str, name: str, thing: Any, options: Any, 
         lines.clear()
     if what in ("attribute", "data", "property") and lines and ":" in lines[0]:
         lines[0] = f": {lines[0]}"
+
+
+def leave_out_unreadable_values(app: Sphinx, domain: str, kind: str, content: Element) -> None:
+    """Take the value of a constant away from its signature where nobody could read it."""
+    for part in list(content.parent.findall(addnodes.desc_annotation)) if kind in ("data", "attribute") else []:
+        text = part.astext().strip()
+        if text.startswith("=") and (len(text) > MOST_OF_A_VALUE or UNREADABLE.search(text)):
+            part.parent.remove(part)
 
 
 def lead_to_the_only_one(app: Sphinx, env: BuildEnvironment, node: Element, content: TextElement) -> Element | None:
@@ -51,5 +66,6 @@ def lead_to_the_only_one(app: Sphinx, env: BuildEnvironment, node: Element, cont
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the steps."""
     app.connect("autodoc-process-docstring", keep_sentences, priority=400)  # napoleon's is 500
+    app.connect("object-description-transform", leave_out_unreadable_values)
     app.connect("missing-reference", lead_to_the_only_one)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import yaml
 from docutils.nodes import Element, inline
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from support.browser import OpenPage, violations
+from support.small_site import build
 
 from ssdlib.book import as_drawing
 
@@ -170,6 +172,43 @@ def test_a_short_name_in_a_docstring_leads_to_the_only_thing_of_that_name(target
     assert (link and link["refuri"]) == led_to
     node["reftype"] = "class"  # a type, which autodoc names in full
     assert docstrings.lead_to_the_only_one(app, env, node, inline()) is None
+
+
+MODULE = """
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+\"\"\"Where things are.\"\"\"
+SIDE = 300
+\"\"\"Of the image.\"\"\"
+TABLE = {number: "a long row of this table" for number in range(40)}
+\"\"\"Far too much.\"\"\"
+WAYS = {"first": print, "second": lambda: None}
+\"\"\"By name.\"\"\"
+
+
+def load(name, folder=FOLDER, side=SIDE):
+    \"\"\"Something.\"\"\"
+"""
+
+
+def test_values_stand_in_the_reference_where_they_can_be_read(tmp_path: Path) -> None:
+    settings = yaml.safe_load((STATIC.parents[1] / "_config.yml").read_text(encoding="utf-8"))["sphinx"]["config"]
+    name = "shown_in_a_reference"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
+        "extensions = ['sphinx.ext.autodoc', 'docstrings']\nhtml_copy_source = False\n"
+        f"autodoc_preserve_defaults = {settings['autodoc_preserve_defaults']}\n"
+    )
+    (tmp_path / "index.rst").write_text(f".. automodule:: {name}\n   :members:\n")
+    build(tmp_path)
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    signatures = re.findall(r'<dt class="sig.*?</dt>', page, flags=re.DOTALL)
+    said = [html.unescape(re.sub(r"<[^>]+>|#|¶|\s", "", each)) for each in signatures]
+    names = ["FOLDER", "SIDE=300", "TABLE", "WAYS", "load(name,folder=FOLDER,side=SIDE)"]
+    assert sorted(said) == [f"{name}.{each}" for each in names]
+    assert str(tmp_path) not in page
 
 
 TABLE = "class    threshold  precision  recall  objects  found\nred cell      0.31      0.912   0.884      819    757"
