@@ -97,7 +97,7 @@ constraints: $(INSTALLED) ## Take the newest versions into constraints.txt (then
 	mv constraints.part constraints.txt
 	{ sed '/^$$/q' constraints-lowest.txt; $(BIN)/uv pip compile --universal --python-version 3.10 --quiet \
 		--resolution lowest-direct --no-emit-package ssdlib --no-annotate --no-header pyproject.toml \
-		--extra coco --extra tensorboard --extra widgets --extra test; } > constraints.part
+		--extra coco --extra family --extra tensorboard --extra widgets --extra test; } > constraints.part
 	mv constraints.part constraints-lowest.txt
 
 clean: ## Remove what was built, and keep the environment
