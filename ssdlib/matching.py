@@ -49,7 +49,7 @@ def match_batch(
     Args:
         boxes_xyxy: (T, 4), the objects of all images.
         image: (T,) int64, the image of each, 0..num_images-1, never falling.
-        num_images: N.
+        num_images: N, of the batch.
         priors_cxcywh: (P, 4), in the same unit.
         threshold: as for `match`.
 

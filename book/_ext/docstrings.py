@@ -23,7 +23,7 @@ from sphinx.util.nodes import make_refnode
 
 SECTIONS = ("Returns:", "Yields:")
 UNREADABLE = re.compile(r"(Posix|Windows)Path\(|<(function|class) ")
-MOST_OF_A_VALUE = 160  # characters
+MOST_OF_A_VALUE = 400  # characters
 LED_TO = ("function", "class", "exception")  # an argument may well be called as a module or an attribute is
 
 

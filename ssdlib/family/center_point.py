@@ -164,7 +164,7 @@ def draw_heat(centres: Tensor, sigma: Tensor, labels: Tensor, num_classes: int, 
         centres: (M, 2) column and row of the cells, whole numbers; M = 0 is legal.
         sigma: (M,), widths of the Gaussians in cells.
         labels: (M,) int64 in 1..C-1.
-        num_classes: C.
+        num_classes: C, background included.
         cells: of a side.
 
     Returns:

@@ -95,7 +95,7 @@ class KeypointHead(nn.Sequential):
 
     Args:
         channels: of the maps that are read.
-        num_keypoints: K.
+        num_keypoints: K, of an object.
         width: of the hidden layers.
 
     Source: He et al. (2017), section 5, whose head has eight layers of 512 channels and ends at 56 x 56.
@@ -118,7 +118,7 @@ class KeypointReader(nn.Module):
 
     Args:
         detector: an `ssd_tiny`, whose first layers and normalisation are shared.
-        num_keypoints: K.
+        num_keypoints: K, of an object.
     """
 
     mean: Tensor

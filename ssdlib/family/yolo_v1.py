@@ -75,7 +75,7 @@ def read_grid(output: Tensor, boxes: int = 2) -> GridPredictions:
     Args:
         output: (..., S, S, B * 5 + C): [row, column] first, as in an image; of each cell B times (x, y, root of the
             width, root of the height, confidence), then the C class probabilities.
-        boxes: B.
+        boxes: B, of each cell.
 
     Raises:
         ValueError: if the grid is not square, or there are fewer numbers than B boxes need.
@@ -112,7 +112,7 @@ def yolo_v1_loss(output: Tensor, targets: Sequence[Mapping[str, Any]], boxes: in
     Args:
         output: (N, S, S, B * 5 + C), as `read_grid` takes it.
         targets: one dict an image: "boxes" (M, 4) xyxy fractional and "labels" (M,) int64 in 1..C; M = 0 is legal.
-        boxes: B.
+        boxes: B, of each cell.
 
     Returns:
         {"centre", "size", "object", "no_object", "class"}: scalars, sums over all cells divided by N. "object" asks the

@@ -38,7 +38,7 @@ class GridExplorer(BookWidget):
         cells: of a side of the grid, one of 3, 5, 7, 9, 13.
         cell: (row, column) of the chosen cell; a coarser grid moves it to the nearest that it has.
         predictors: B, boxes that each cell predicts.
-        classes: C.
+        classes: C, of objects.
         image, size, boxes, names: what a page draws; they cannot be set.
 
     Raises:
