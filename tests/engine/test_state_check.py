@@ -169,7 +169,7 @@ TAMPERED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 @pytest.mark.parametrize("config", ["adamw"], indirect=True)
 @pytest.mark.parametrize("kind", TAMPERED)
-@pytest.mark.filterwarnings("ignore:Validating sparse")
+@pytest.mark.filterwarnings("ignore:Validating sparse", "ignore:Sparse invariant")
 def test_a_tampered_state_changes_nothing(
     kind: str, folder: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ):
