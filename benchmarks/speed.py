@@ -8,7 +8,8 @@ work the medians of both, the ratio of every pair of runs, the peak memory of bo
 cannot be measured on a machine is named there with the reason: for one row, `pip install faster-coco-eval`.
 
 speed.json is of a processor with AVX-512. Each other kind has a record of its own, such as speed_avx2.json. With
---only, the other rows of the record stay as they are if they were measured on the same code and machine.
+--only, the other rows of the record stay as they are if they were measured on the same code and machine; with --keep,
+those of other code stay too, and say in "measured" when and of which commit they are.
 """
 
 from __future__ import annotations
@@ -73,20 +74,26 @@ def default_name() -> str:
     return "speed" if processor_kind() == "avx512" else f"speed_{processor_kind()}"
 
 
-def kept(path: Path, now: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a record of the same code and machine, which need not be measured again."""
+def kept(path: Path, now: dict[str, Any], older: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a record of the same machine, and the same code or `older`, which need not be measured again."""
     rows: dict[str, list[dict[str, Any]]] = {"rows": [], "not_here": []}
     if not path.is_file():
         return rows
     record = json.loads(path.read_text(encoding="utf-8"))
-    if any(record.get(field) != now[field] for field in ("commit", "hardware", "versions", "threads")):
+    if any(record.get(field) != now[field] for field in ("hardware", "versions", "threads")):
         return rows
+    if record["commit"] != now["commit"]:
+        if not older:
+            return rows
+        for row in record["rows"]:
+            row.setdefault("measured", {field: record[field] for field in ("commit", "date")})
     return {field: record.get(field, []) for field in rows}
 
 
 def main(
     name: Annotated[str, typer.Option(help="Name of the record; by default that of this kind of processor.")] = "",
     only: Annotated[list[str], typer.Option(help="Only works whose name holds this text; may be repeated.")] = [],  # noqa: B006
+    keep: Annotated[bool, typer.Option("--keep", help="Keep rows that older code gave, and say so.")] = False,
     rounds: Annotated[int, typer.Option(help="Pairs of runs for each work.")] = 7,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
     small: Annotated[bool, typer.Option("--small", help="Tiny inputs, to test the script.")] = False,
@@ -101,7 +108,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         todo = works(Path(folder), small)
         order = list(todo)
-        record = {"command": command, **now, **kept(results / f"{name}.json", now)}
+        record = {"command": command, **now, **kept(results / f"{name}.json", now, keep)}
         for key in order:
             if only and not any(text in key for text in only):
                 continue

@@ -3,14 +3,18 @@
     OMP_NUM_THREADS=2 python benchmarks/steps.py
 
 writes ssdlib/engine/records/steps.json: "steps", rows as those of speed.py, in which "ours" is the faster way and
-"theirs" the plain one; "profile", the share of each kind of operation in a training step of SSD300 with 4 images and
-in its inference with one; "rates", billions of operations a second of its convolutions and of a large matrix product,
-which is what the processor can; and "operations", the shares of the largest operations of the loss and of detection.
+"theirs" the plain one; "profile", the share of each kind of operation in a training step of SSD300 with 4 images, in
+its inference with one, and in that of ssd_tiny by PyTorch and by ONNX Runtime; "rates", billions of operations a second
+of its convolutions and of a large matrix product, which is what the processor can; and "operations", the shares of the
+largest operations of the loss and of detection.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,14 +33,18 @@ from torchvision.ops import batched_nms
 
 from ssdlib.boxes import cxcywh_to_xyxy
 from ssdlib.coding import decode
+from ssdlib.deploy.export import write_onnx
+from ssdlib.deploy.runtimes import ONNX, installed
 from ssdlib.detection import detect
 from ssdlib.loss import background_loss, mine_hard_negatives
 from ssdlib.matching import UNMATCHED, match, match_batch
-from ssdlib.zoo import from_torchvision
+from ssdlib.zoo import demo_model, from_torchvision
 
 KINDS = {
     "convolution_backward": "convolutions, backward",
     "mkldnn_convolution": "convolutions, forward",
+    "slow_conv2d_forward": "convolutions, forward",  # of small maps
+    "batch_norm": "batch normalisation",
     "copy_": "copies and casts",
     "sgd": "optimizer",
     "clamp_min": "ReLU and pooling",
@@ -161,6 +169,51 @@ def inference_sides(small: bool) -> tuple[dict[str, Callable[[], Any]], float]:
     return {name: torch.inference_mode()(side) for name, side in sides.items()}, counted.get_total_flops()
 
 
+def tiny_sides(folder: Path, runs: int = 20) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Of ssd_tiny for one image, in PyTorch and in ONNX Runtime: shares, and operations a second of the convolutions.
+
+    ONNX Runtime computes batch normalisation and ReLU as a part of the convolution before.
+    """
+    model = demo_model().eval()
+    size = model.recipe.image_size
+    image = torch.rand(1, 3, size, size)
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        model(image)
+    step = torch.inference_mode()(lambda: model(image))
+    profiles = {"ssd_tiny, PyTorch": shares(torch.inference_mode()(lambda: [model(image) for _ in range(runs)]))}
+    least = {"ssd_tiny in PyTorch": min(convolution_seconds(step) for _ in range(runs))}
+    if installed(ONNX) and installed("onnxscript"):
+        write_onnx(model, folder / "tiny.onnx", "raw")
+        calls = onnx_profile(folder, image, runs)
+        whole, inside = min(calls)  # seconds of the call that was disturbed least
+        profiles["ssd_tiny, ONNX Runtime"] = {
+            "convolutions, forward": round(inside / whole, 4),
+            "all else": round(1 - inside / whole, 4),
+        }
+        least["ssd_tiny in ONNX Runtime"] = min(inside for _, inside in calls)
+    return profiles, {f"convolutions, {what}": counted.get_total_flops() / taken for what, taken in least.items()}
+
+
+def onnx_profile(folder: Path, image: Tensor, runs: int) -> list[tuple[float, float]]:
+    """Seconds of each call of tiny.onnx in ONNX Runtime, and of the convolutions in it."""
+    onnxruntime = importlib.import_module(ONNX)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    session = onnxruntime.InferenceSession(folder / "tiny.onnx", options, providers=["CPUExecutionProvider"])
+    for _ in range(3 + runs):
+        session.run(None, {"images": image.numpy()})
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found = [
+        (event["ts"], event["dur"]) for event in events if event["cat"] == "Node" and "Conv" in event["args"]["op_name"]
+    ]
+    calls = []
+    for call in [event for event in events if event["name"] == "model_run"][3:]:  # the first ones warm it up
+        inside = sum(taken for begun, taken in found if call["ts"] <= begun < call["ts"] + call["dur"])
+        calls.append((call["dur"] / 1e6, inside / 1e6))
+    return calls
+
+
 def convolution_seconds(step: Callable[[], Any]) -> float:
     with profile() as profiled:
         step()
@@ -197,6 +250,10 @@ def main(
     for side, step in sides.items():
         profiles[side] = shares(step)
         rates[f"convolutions, {side}"] = needed / min(convolution_seconds(step) for _ in range(3))
+    with tempfile.TemporaryDirectory() as folder:
+        of_tiny = tiny_sides(Path(folder), 2 if small else 20)
+    for all_of_them, more in zip((profiles, rates), of_tiny, strict=True):
+        all_of_them.update(more)
     print(", ".join(f"{what} {rate / 1e9:.0f} GFLOP/s" for what, rate in rates.items()))
     largest = {
         "matching + loss": operations(peers.loss(2 if small else 32).ours),

@@ -59,8 +59,16 @@ def onnx_runtime(path: str | os.PathLike[str], threads: int = 0) -> Runtime:
     return lambda images: session.run(None, {given.name: images})
 
 
-def openvino_model(path: str | os.PathLike[str], threads: int = 0, **settings: Any) -> Any:
+def openvino_model(
+    path: str | os.PathLike[str], threads: int = 0, shape: Sequence[int] | None = None, **settings: Any
+) -> Any:
     """A file of OpenVINO or ONNX, compiled for the CPU, in float32.
+
+    Args:
+        path: the file.
+        threads: for all calls together; 0 leaves the choice to the library.
+        shape: of the images; by default any number of them, for which the library plans less ahead.
+        settings: of the library.
 
     Raises:
         ValueError: if openvino is not installed.
@@ -69,7 +77,10 @@ def openvino_model(path: str | os.PathLike[str], threads: int = 0, **settings: A
     settings = {"INFERENCE_PRECISION_HINT": "f32", **settings}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    return _openvino_core().compile_model(os.fspath(path), "CPU", settings)
+    model = _openvino_core().read_model(os.fspath(path))
+    if shape is not None:
+        model.reshape(list(shape))
+    return _openvino_core().compile_model(model, "CPU", settings)
 
 
 @functools.cache
@@ -83,11 +94,23 @@ def _openvino_core() -> Any:
 
 
 def openvino_runtime(path: str | os.PathLike[str], threads: int = 0) -> Runtime:
-    """A file of OpenVINO (.xml, with the .bin beside it) or of ONNX in OpenVINO on the CPU, one call at a time."""
-    request = openvino_model(path, threads, PERFORMANCE_HINT="LATENCY").create_infer_request()
+    """A file of OpenVINO (.xml, with the .bin beside it) or of ONNX in OpenVINO on the CPU, one call at a time.
+
+    It is compiled for as many images as the first call brings, which saves a sixth of the time of a small network, and
+    once more, for any number of them, where another call brings others.
+    """
+
+    def request(shape: tuple[int, ...] | None) -> Any:
+        return openvino_model(path, threads, shape, PERFORMANCE_HINT="LATENCY").create_infer_request()
+
+    first: list[Any] = []  # the shape, and what is compiled for it
+    others = functools.cache(lambda: request(None))
 
     def run(images: Array) -> Sequence[Array]:
-        found = request.infer({0: images})
+        if not first:
+            first.extend((images.shape, request(images.shape)))
+        asked = first[1] if images.shape == first[0] else others()
+        found = asked.infer({0: images}, share_inputs=True, share_outputs=True)  # without copies, but for the results
         return [np.array(found[i]) for i in range(len(found))]
 
     return run

@@ -202,7 +202,7 @@ def test_speed_keeps_rows_of_the_same_code_and_machine_and_marks_what_cannot_be_
     def pair(target: float) -> Any:
         return lambda: timing.Pair("sum", lambda: sum(range(99)), lambda: sum(range(99)), lambda a, b: "equal", target)
 
-    now = {"commit": "abc", "hardware": {"limited_by": "A=1"}, "versions": {}, "threads": 1}
+    now = {"commit": "abc", "date": "then", "hardware": {"limited_by": "A=1"}, "versions": {}, "threads": 1}
     monkeypatch.setattr(speed, "circumstances", lambda: {k: v for k, v in now.items() if k != "threads"})
     monkeypatch.setattr(speed, "works", lambda *_: {"one": pair(1e9), "two": impossible, "three": pair(0.0)})
     calls = {"rounds": 1, "threads": 1, "results": tmp_path, "name": "s"}
@@ -225,7 +225,20 @@ def test_speed_keeps_rows_of_the_same_code_and_machine_and_marks_what_cannot_be_
     speed.main(only=["three"], **calls)
     assert [row["name"] for row in record()["rows"]] == ["one"]
     assert [row["name"] for row in record()["not_here"]] == ["two", "three"]
-    now["commit"] = "def"  # what the code of before did says nothing of it now
+    now["commit"], now["date"] = "def", "today"
+    old = record()["rows"][0]
+    assert "measured" not in old
+    speed.main(only=["nothing"], keep=True, **calls)  # a run that measures nothing writes nothing
+    assert record()["rows"] == [old]
+    speed.main(only=["two"], keep=True, **calls)
+    assert record()["rows"] == [{**old, "measured": {"commit": "abc", "date": "then"}}]
+    assert record()["commit"] == "def"
+    now["commit"] = "ghi"
+    speed.main(only=["two"], keep=True, **calls)
+    assert record()["rows"] == [{**old, "measured": {"commit": "abc", "date": "then"}}]
+    speed.main(only=["one"], keep=True, **calls)
+    assert "measured" not in record()["rows"][0]
+    now["commit"] = "jkl"  # what the code of before did says nothing of it now
     speed.main(only=["one"], **calls)
     assert [row["name"] for row in record()["rows"]] == ["one"]
     assert record()["not_here"] == []
@@ -254,7 +267,7 @@ def test_growth(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_single_steps_give_what_they_replace():
+def test_single_steps_give_what_they_replace(tmp_path: Path):
     steps = importlib.import_module("steps")
     pairs = [pair for pair, _ in zip(steps.steps(small=True), range(5), strict=False)]  # those before the network
     for pair in pairs:
@@ -265,6 +278,12 @@ def test_single_steps_give_what_they_replace():
     assert len(shares) > 1
     largest = steps.operations(lambda: torch.nn.functional.conv2d(images, weights).relu_(), most=2)
     assert "convolution" in next(iter(largest))
+    profiles, rates = steps.tiny_sides(tmp_path, 3)
+    assert len(profiles) == len(rates) == 1 + bool(importlib.util.find_spec("onnxruntime"))
+    for parts in profiles.values():
+        assert sum(parts.values()) == pytest.approx(1, abs=1e-3)
+        assert 0.3 < parts["convolutions, forward"] < 1
+    assert all(1e8 < rate < 1e13 for rate in rates.values())
     sides, needed = steps.inference_sides(small=True)
     products: list[int] = []
 
