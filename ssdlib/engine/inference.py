@@ -14,7 +14,7 @@ from ssdlib.data.transforms import Target, model_input
 from ssdlib.detection import Detection, detect
 from ssdlib.engine import processes
 from ssdlib.engine.device_detection import detect_later
-from ssdlib.engine.loading import DetectionDataset
+from ssdlib.engine.loading import DetectionDataset, Targets
 from ssdlib.engine.transfers import sent
 from ssdlib.model import SSD, require_finite
 
@@ -27,12 +27,12 @@ class DatasetDetections(NamedTuple):
 
 
 class _Sized(NamedTuple):
-    """An image as the network takes it, its untouched target in pixels, and its (w, h, w, h)."""
+    """Images as the network takes them, their untouched targets in pixels, and their (w, h, w, h): one, or a batch."""
 
     image: Tensor
-    target: Target
+    target: Any
     size: Tensor
-    learned: Target  # the target as the input transform gives it, fractional
+    learned: Any  # the target as the input transform gives it, fractional
 
 
 class _Result(NamedTuple):
@@ -81,23 +81,21 @@ def detect_dataset(
         sampler=processes.share_of(len(dataset)),
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        collate_fn=list,
+        collate_fn=_batch_of,
     )
 
-    def collect(batch: list[_Sized], detections: Callable[[], list[Detection]]) -> None:
-        for sized, detection in zip(batch, detections(), strict=True):
+    def collect(batch: _Sized, detections: Callable[[], list[Detection]]) -> None:
+        for target, size, detection in zip(batch.target, batch.size, detections(), strict=True):
             detection = {key: value.cpu() for key, value in detection.items()}
-            detection["boxes"] = detection["boxes"] * sized.size
-            results.append(_Result(detection, sized.target))
+            detection["boxes"] = detection["boxes"] * size
+            results.append(_Result(detection, target))
 
-    begun: tuple[list[_Sized], Callable[[], list[Detection]]] | None = None
+    begun: tuple[_Sized, Callable[[], list[Detection]]] | None = None
     for batch in tqdm(loader, "detecting", leave=False, disable=not progress or processes.rank() > 0):
-        images = torch.stack([sized.image for sized in batch])
-        images = images.pin_memory() if device.type == "cuda" else images
-        offsets, logits = model(images.to(device, non_blocking=True))
+        offsets, logits = model(batch.image.to(device, non_blocking=True))
         detections = _begin(model, offsets, logits, **options)
         if each_batch is not None:
-            each_batch(offsets, logits, [sized.learned for sized in batch])
+            each_batch(offsets, logits, batch.learned)
         if begun is not None:  # a GPU has the next batch by now
             collect(*begun)
         begun = batch, detections
@@ -128,6 +126,11 @@ def _begin(model: SSD, offsets: Tensor, logits: Tensor, **options: Any) -> Calla
         return detections()
 
     return checked
+
+
+def _batch_of(images: list[_Sized]) -> _Sized:
+    pixels, targets, sizes, learned = zip(*images, strict=True)
+    return _Sized(torch.stack(pixels), Targets(targets), torch.stack(sizes), Targets(learned))
 
 
 class _WithSize(Dataset[_Sized]):

@@ -117,7 +117,7 @@ class TrainingImages(Dataset[tuple[Any, Target]]):
             return collate(batch)
         seen, targets = zip(*batch, strict=True)
         pixels, views = zip(*seen, strict=True)
-        return Views.of(pixels, views, self.size), list(targets)
+        return Views.of(pixels, views, self.size), Targets(targets)
 
 
 def make_loader(
@@ -150,7 +150,39 @@ def endless(
 def collate(batch: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
     """Stack images of one size; targets stay a list, as they have different numbers of objects."""
     images, targets = zip(*batch, strict=True)
-    return torch.stack(images), list(targets)
+    return torch.stack(images), Targets(targets)
+
+
+class Targets(list[Target]):
+    """The targets of a batch, which come from a process that loads as one tensor for each of their entries.
+
+    Each tensor that goes from process to process is an open file on the way. Three for each image are too many for the
+    usual limit of 1024 where a batch has a hundred images.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = list(self[0]) if self else []
+        columns: dict[str, list[Any]] = {name: [target.get(name) for target in self] for name in names}
+        alike = all(target.keys() == columns.keys() for target in self) and all(map(_can_be_one, columns.values()))
+        if not alike:
+            return Targets, (list(self),)
+        counts = {name: [len(part) for part in parts] for name, parts in columns.items()}
+        return _apart, ({name: torch.cat(parts) for name, parts in columns.items()}, counts, len(self))
+
+    def pin_memory(self) -> Targets:
+        """Left alone, where a DataLoader pins its batches: the loss pins them when they are padded."""
+        return self
+
+
+def _can_be_one(parts: list[Any]) -> bool:
+    """Whether they are plain tensors that differ in their first dimension alone."""
+    kinds = {(part.dtype, part.shape[1:]) if type(part) is Tensor and part.dim() else None for part in parts}
+    return len(kinds) == 1 and None not in kinds
+
+
+def _apart(columns: dict[str, Tensor], counts: dict[str, list[int]], images: int) -> Targets:
+    parts = {name: column.split(counts[name]) for name, column in columns.items()}
+    return Targets({name: parts[name][i] for name in columns} for i in range(images))
 
 
 def image_name(dataset: DetectionDataset, index: int) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,15 @@ from support.small_run import Images, sample_images
 
 from ssdlib.data import VOCDataset, sample_root
 from ssdlib.data.transforms import Augmentation
-from ssdlib.engine.loading import Batches, ShuffledEpochs, TrainingImages, fingerprint, image_name, make_loader
+from ssdlib.engine.loading import (
+    Batches,
+    ShuffledEpochs,
+    Targets,
+    TrainingImages,
+    fingerprint,
+    image_name,
+    make_loader,
+)
 
 CPU = torch.device("cpu")
 
@@ -106,6 +117,47 @@ def test_an_epoch_is_the_same_for_any_number_of_workers(sample: Images):
     assert len(alone) == 6
     assert not torch.equal(alone[0], alone[3])
     assert all(torch.equal(a, b) for a, b in zip(alone, epochs(2), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["alike", "one lacks an entry", "a number", "two formats", "none"])
+def test_targets_come_through_a_pickle_as_they_were(kind: str):
+    targets = [
+        {"boxes": torch.rand(count, 4), "labels": torch.arange(count), "difficult": torch.zeros(count) > 0}
+        for count in (2, 0, 3)
+    ]
+    if kind == "one lacks an entry":
+        del targets[2]["difficult"]
+    elif kind == "a number":
+        targets[0]["id"] = targets[1]["id"] = targets[2]["id"] = torch.tensor(7)
+    elif kind == "two formats":
+        targets[1]["labels"] = torch.tensor([])
+    elif kind == "none":
+        targets = []
+    sent = Targets(targets)
+    assert (len(sent.__reduce__()[1]) == 3) is (kind in ("alike", "none"))  # a tensor for each of the entries
+    for copied in (pickle.loads(pickle.dumps(sent)), sent.pin_memory()):
+        assert type(copied) is Targets
+        assert [list(each) for each in copied] == [list(each) for each in targets]
+        for ours, theirs in zip(copied, targets, strict=True):
+            for name in theirs:
+                assert ours[name].dtype is theirs[name].dtype
+                assert torch.equal(ours[name], theirs[name])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_large_batch_needs_few_open_files(sample: Images):
+    import resource
+
+    many = Images(sample.items * 20, sample.classes)
+    images, usual = TrainingImages(many, 32, None, seed=0), resource.getrlimit(resource.RLIMIT_NOFILE)
+    loader = make_loader(images, Batches(len(many), 120, 0), 1, CPU)
+    loader.timeout = 20  # where the files are too few, the batch never comes
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 60, usual[1]))
+    try:
+        assert [len(targets) for _, targets in loader] == [120]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, usual)
 
 
 def test_batches_that_are_skipped_are_not_loaded():

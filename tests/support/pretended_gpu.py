@@ -53,9 +53,9 @@ class OnGpu(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> OnGpu:
-        with torch._C._DisableTorchDispatch():
+        with torch._C._DisableTorchDispatch(), torch.inference_mode(False):
             shell = torch.empty_strided(held.shape, held.stride(), dtype=held.dtype, device="meta")
-        made: OnGpu = Tensor._make_subclass(cls, shell, False, device_for_backend_keys=GPU)
+            made: OnGpu = Tensor._make_subclass(cls, shell, False, device_for_backend_keys=GPU)
         made.held = held
         return made
 
