@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,11 +22,12 @@ from safetensors.torch import load_file
 from gpu_parts.work import Asked, Figures
 from ssdlib.data import TOY_CLASSES, AnnotatedDataset, make_toy_voc, open_dataset, sample_root
 from ssdlib.engine import PRESETS, TrainConfig, detect_dataset, train
-from ssdlib.engine.run_folder import LOG, MODEL
+from ssdlib.engine.run_folder import LOG, MODEL, STATE
 from ssdlib.engine.validation import Validation
 from ssdlib.metrics import evaluate
 from ssdlib.model import SSD
 
+RECORD_EVERY = 30.0  # seconds of a run between two looks at its log, which a record keeps until the run is done
 LINES = 400  # of a log that a record keeps, at most
 
 
@@ -33,10 +35,13 @@ def as_far_as_time_goes(
     figures: Figures, config: TrainConfig, dataset: AnnotatedDataset, out: Path, **options: Any
 ) -> SSD | None:
     """Train, or go on with the run in the folder; None if the time was over before its end, and the run is saved."""
-    asked = False
+    asked, recorded = False, time.monotonic()
 
     def look(_model: SSD, _line: dict[str, float]) -> None:
-        nonlocal asked
+        nonlocal asked, recorded
+        if time.monotonic() - recorded > RECORD_EVERY:
+            recorded = time.monotonic()
+            figures.running({"run": out.name}, log_of(out))
         if figures.seconds_left <= 0 and not asked:
             asked = True
             signal.raise_signal(signal.SIGINT)  # as Ctrl-C: the run ends its step, saves its state, and stops
@@ -178,6 +183,9 @@ def resumed_config(small: bool) -> TrainConfig:
     return replace(config, precision="bfloat16", augment_on="device")
 
 
+KILLED = (-9, signal.SIGTERM)  # how a process ends that was killed, on Linux and macOS, and on Windows
+
+
 def run_once(out: Path, device: str, small: bool, killed_after: int | None = None, threads: int | None = None) -> None:
     """The run in a folder, from its beginning or from where it stands; killed without a warning after so many steps.
 
@@ -225,8 +233,8 @@ def resume(asked: Asked) -> Figures:
                 )
                 child.start()
                 child.join()
-                if child.exitcode == 0 or (other / MODEL).exists():
-                    raise RuntimeError(f"the run was to be killed after step {half}, and ended")
+                if child.exitcode not in KILLED or not (other / STATE).exists():
+                    raise RuntimeError(f"the run was to be killed after step {half}, and ended with {child.exitcode}")
             run_once(other, device, asked.small)
             figures.add(key, difference(whole, other))
     return figures

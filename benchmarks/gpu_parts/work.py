@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import statistics
+import sys
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +93,7 @@ class Figures:
         if self.commit != self.record["commit"]:
             row["commit"] = self.commit
         self.record["runs"].append(row)
+        self.record.pop("running", None)
         words = ", ".join(f"{name} {value}" for name, value in row.items() if not isinstance(value, dict | list))
         goal = "".join(f"  [target: {name} {target}]" for name, target in self.targets.items() if name in row)
         print(f"{self.part}: {words}{goal}", flush=True)
@@ -98,17 +102,41 @@ class Figures:
     def write(self) -> None:
         write_record(self.record, self.name, self.asked.results)
 
+    def running(self, key: dict[str, Any], log: list[dict[str, Any]]) -> None:
+        """Record how a figure that takes minutes is getting on: what a loan's end does not take away."""
+        self.record["running"] = {**key, "log": log}
+        self.write()
+
     def measure(self, wanted: list[dict[str, Any]], work: Callable[..., dict[str, Any]]) -> None:
-        """Call the work with each key that is missing; where the memory is too small for it, that is the figure."""
+        """Call the work with each key that is missing; where the memory is too small for it, that is the figure.
+
+        Raises:
+            RuntimeError: in the end, if some of them failed; they are not recorded, and the next time tried again.
+        """
+        failed: list[str] = []
         for key in self.missing(wanted):
             try:
-                measured = work(**key)
-            except torch.OutOfMemoryError:
-                measured = {"error": "out of memory"}
-            self.add(key, measured)
-            gc.collect()
-            if self.asked.device.type == "cuda":
-                torch.cuda.empty_cache()
+                self.add(key, work(**key))
+            except Exception as error:  # the other figures are wanted all the same
+                if torch.OutOfMemoryError in (type(error), type(error.__context__)):
+                    self.add(key, {"error": "out of memory"})
+                else:
+                    traceback.print_exc()
+                    failed.append(f"{key}: {error}")
+            forget(self.asked.device)
+        if failed:
+            raise RuntimeError(f"{len(failed)} of the figures failed, the first of them {failed[0]}")
+
+
+def forget(device: torch.device) -> None:
+    """Free what the last figure used. Compilers forget, too: what they make for the next network is to be as in a new
+    process; after eight networks they would make nothing more.
+    """
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 class Photographs:
@@ -168,14 +196,20 @@ def utilisation(device: torch.device) -> float | None:
 def steps_of_a_run(
     config: TrainConfig, dataset: Any, device: torch.device, workers: int
 ) -> tuple[Iterator[dict[str, float]], Progress]:
-    """The steps that `ssdlib.engine.train` makes on a device, endless, and what they waited for images."""
+    """The steps that `ssdlib.engine.train` makes on a device, endless, and what they waited for images.
+
+    Raises:
+        UserWarning: if torch.compile does not work: a run would go on without, and the figure not be what it says.
+    """
     model = build_model(config.architecture, CLASSES)
     size = model.recipe.image_size
     images = TrainingImages(dataset, size, config.augmentation, config.seed, config.augment_on == "device")
     batches = Batches(len(dataset), config.batch_size, config.seed)
     model = model.to(device).to(memory_format=in_memory(config.memory_format))
-    network = compiled(model, config) if config.compile else model
-    losses = compiled_losses(model, config) if config.compile else processes.shared_losses
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "torch.compile does not work")
+        network = compiled(model, config) if config.compile else model
+        losses = compiled_losses(model, config) if config.compile else processes.shared_losses
     state, waited = TrainState.start(model, config), Progress()
     stream = timed_batches(endless(make_loader(images, batches, workers, device), batches, 0), waited)
     stream = steps_marked(stream, config)
@@ -197,10 +231,9 @@ def train_on(
         warm_up: steps before.
 
     Returns:
-        images_per_second, milliseconds a step, the share of the time in which no image was ready, percent of the time
-        in which the GPU computed, peak memory in bytes, and the steps.
+        images_per_second, milliseconds a step, the share of the time in which no image was ready, percent of the last
+        moments in which the GPU computed, peak memory in bytes, and the steps.
     """
-    busy: list[float] = []
     for _ in range(warm_up):
         next(loop)
     wait_for(device)
@@ -210,16 +243,15 @@ def train_on(
     while count < limits[0] and (count < 10 or time.perf_counter() - started < limits[1]):
         next(loop)
         count += 1
-        if count % 10 == 5 and (percent := utilisation(device)) is not None:
-            busy.append(percent)
     wait_for(device)
     seconds = time.perf_counter() - started
+    busy = utilisation(device)  # of the last moments; to ask in between would hold the steps up
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {
         "images_per_second": round(count * images / seconds, 1),
         "milliseconds": round(1e3 * seconds / count, 2),
         "waiting": round((waited.epoch["waiting"] - before) / seconds, 3),
-        "utilisation": round(statistics.fmean(busy), 1) if busy else None,
+        "utilisation": busy,
         "peak_memory": peak,
         "steps": count,
     }

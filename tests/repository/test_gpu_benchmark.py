@@ -167,6 +167,59 @@ def test_what_is_recorded_is_not_measured_again(work: Any, tmp_path: Path, capsy
         work.Figures(asked_for(work, tmp_path, small=False), "some")
 
 
+def test_a_figure_that_fails_is_told_and_the_others_are_measured(work: Any, tmp_path: Path):
+    def measure(batch: int) -> dict[str, Any]:
+        if batch == 2:
+            raise ValueError("no such kernel")
+        if batch == 3:  # as in the trial of a compiler
+            try:
+                raise torch.OutOfMemoryError("tried to allocate")
+            except torch.OutOfMemoryError:
+                raise UserWarning("torch.compile does not work here") from None
+        return {"seconds": 0.5}
+
+    wanted = [{"batch": batch} for batch in (2, 3, 4)]
+    with pytest.raises(RuntimeError, match=r"1 of the figures failed, the first of them .*: no such kernel"):
+        work.Figures(asked_for(work, tmp_path), "some").measure(wanted, measure)
+    rows = json.loads((tmp_path / "gpu_some.json").read_text())["runs"]
+    assert rows == [{"batch": 3, "error": "out of memory"}, {"batch": 4, "seconds": 0.5}]
+
+
+def test_what_could_not_be_compiled_is_no_figure_of_a_compiled_step(
+    work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(UserWarning, match=r"torch.compile does not work here"):
+        work.steps_of_a_run(replace(QUICK, compile=True), work.Photographs(tmp_path, 2), torch.device("cpu"), 0)
+
+
+def test_a_run_that_crashed_was_not_killed(work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = importlib.import_module("gpu_parts.runs")
+    monkeypatch.setattr(runs, "run_once", lambda *_, **__: None)
+    crashed = SimpleNamespace(exitcode=1, start=lambda: None, join=lambda: None)
+    context = SimpleNamespace(Process=lambda **_: crashed)
+    monkeypatch.setattr(runs.multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(runs, "difference", lambda *_: {})
+    with pytest.raises(RuntimeError, match="the run was to be killed after step 2, and ended with 1"):
+        runs.resume(replace(asked_for(work, tmp_path), folder=tmp_path))
+
+
+def test_a_record_tells_of_a_run_that_goes_on(work: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Until it is done: a loan can end at any moment."""
+    runs = importlib.import_module("gpu_parts.runs")
+    monkeypatch.setattr(runs, "RECORD_EVERY", -1.0)
+    figures = work.Figures(asked_for(work, tmp_path), "some")
+    runs.as_far_as_time_goes(figures, replace(QUICK, iterations=2), sample_images(2), tmp_path / "run")
+    running = json.loads((tmp_path / "gpu_some.json").read_text())["running"]
+    assert running["run"] == "run"
+    assert [line["step"] for line in running["log"]] == [1, 2]
+    figures.add({"detector": "some"}, {})
+    assert "running" not in json.loads((tmp_path / "gpu_some.json").read_text())
+
+
 def test_no_figure_is_begun_after_the_minutes(work: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     figures = work.Figures(asked_for(work, tmp_path, minutes=0.0), "some")
     assert list(figures.missing([{"batch": 1}, {"batch": 2}])) == []
