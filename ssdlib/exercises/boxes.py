@@ -8,6 +8,8 @@ from torch import Tensor
 from ssdlib.boxes import area, cxcywh_to_xyxy, intersection, iou, xyxy_to_cxcywh
 from ssdlib.exercises.checking import Answer, Case, Mistake, check
 
+MANY = 500  # pairs, whose table would be told from all that is made for the pairs alone
+
 
 def check_iou_of_partners(answer: Answer) -> None:
     """Check `iou_of_partners(a_xyxy, b_xyxy)`: the IoU of row i of one (N, 4) with row i of the other, (N,)."""
@@ -32,7 +34,11 @@ def _partner_cases() -> list[Case]:
     for what, a, b in pairs:
         a_xyxy, b_xyxy = torch.tensor(a, dtype=torch.float32), torch.tensor(b, dtype=torch.float32)
         cases.append(Case(what, (a_xyxy, b_xyxy), iou(a_xyxy, b_xyxy).diagonal()))
-    return [*cases, Case("no pair at all", (torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0))]
+    cases.append(Case("no pair at all", (torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0)))
+    corner, size, shift = torch.rand(3, MANY, 2, generator=generator)
+    a_xyxy = torch.cat((corner, corner + 0.5 + size), dim=-1)
+    b_xyxy = a_xyxy + torch.cat((shift, size), dim=-1) / 4
+    return [*cases, Case(f"{MANY} pairs at once", (a_xyxy, b_xyxy), _partners(a_xyxy, b_xyxy), most=MANY**2 - 1)]
 
 
 def _partners(
@@ -55,6 +61,11 @@ _PARTNER_MISTAKES = [
     Mistake(
         "this is the whole table, each row with each row. Only row i with row i is wanted.",
         iou,
+    ),
+    Mistake(
+        "the result is right, but it is the diagonal of a table (N, N), of which all the rest is thrown away. Compare "
+        "row i with row i from the start.",
+        lambda a, b: iou(a, b).diagonal(),
     ),
     Mistake(
         "boxes that lie apart share nothing. Limit each of the two lengths to at least 0 before you multiply them.",

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+import math
+import tracemalloc
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 Answer = Callable[..., Any]
 
 MOST_NUMBERS = 24  # of a tensor that a message writes out
+CHANGED = (
+    "leave what you are given as it is: whoever calls the function goes on using it. Work on a copy, such as "
+    "`x.clone()` of a tensor, or build a new list or dictionary."
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,13 @@ class Case:
         what: what is special about it, as in "boxes that lie apart".
         arguments: of the call. The reader's function gets copies.
         expected: a number, a tensor, or nested lists of numbers.
+        most: so many numbers, and no more, may a tensor have that is made on the way; None for no limit.
     """
 
     what: str
     arguments: tuple[Any, ...]
     expected: Any
+    most: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,10 @@ class Unreadable(Exception):
     """A result that is no number, tensor or list of numbers; the message says what it is."""
 
 
+class TooMuch(Exception):
+    """More numbers at once than the case allows; the message says how many."""
+
+
 def check(
     answer: Any,
     cases: Iterable[Case],
@@ -54,8 +69,11 @@ def check(
     *,
     read: Callable[[Any], Any] | None = None,
     right: str = "",
+    may_change: Collection[int] = (),
 ) -> None:
     """Try a function on all cases and print whether it is right, or the first case that goes wrong and a hint.
+
+    A function whose results are right is still refused if it changes its arguments.
 
     Args:
         answer: the reader's function. Never raises for what it does, except for an interrupt by the reader.
@@ -64,33 +82,124 @@ def check(
         read: makes of a result (the reader's, or that of a mistake) what `Case.expected` is compared with; raises
             Unreadable for a result that it cannot read.
         right: a sentence to print with a right answer.
+        may_change: places of the arguments that it may change.
     """
     if not callable(answer):
         print(f"Not yet: the checker needs the function itself, without a call, and got {shown(answer)}.")
         return
     cases = list(cases)
-    results = [attempt(answer, case, read) for case in cases]
+    given = [copy.deepcopy(case.arguments) for case in cases]
+    results = [_call(answer, arguments, case, read) for arguments, case in zip(given, cases, strict=True)]
     for case, result in zip(cases, results, strict=True):
-        complaint = _complaint(result, case.expected)
-        if complaint:
-            name = getattr(answer, "__name__", "your function")
-            print(f"Not yet: {case.what}.\n  {name}({', '.join(shown(a) for a in case.arguments)})\n  {complaint}")
-            hint = _hint(mistakes, cases, results, read)
-            if hint:
-                print(f"Hint: {hint}")
+        if complaint := _complaint(result, case.expected):
+            _refuse(answer, case, complaint, _hint(mistakes, cases, results, read))
+            return
+    for case, arguments in zip(cases, given, strict=True):
+        if complaint := _changed(answer, case.arguments, arguments, may_change):
+            _refuse(answer, case, complaint, CHANGED)
             return
     print(f"Right: all {len(cases)} cases come out as they should." + (f" {right}" if right else ""))
 
 
+def _refuse(answer: Answer, case: Case, complaint: str, hint: str) -> None:
+    name = getattr(answer, "__name__", "your function")
+    print(f"Not yet: {case.what}.\n  {name}({', '.join(shown(a) for a in case.arguments)})\n  {complaint}")
+    if hint:
+        print(f"Hint: {hint}")
+
+
 def attempt(answer: Answer, case: Case, read: Callable[[Any], Any] | None = None) -> Any:
     """Call a function with copies of the arguments: what it returns, as a tensor where possible, or the exception."""
+    return _call(answer, copy.deepcopy(case.arguments), case, read)
+
+
+def _call(answer: Answer, arguments: tuple[Any, ...], case: Case, read: Callable[[Any], Any] | None) -> Any:
     try:
-        result = answer(*copy.deepcopy(case.arguments))
+        result = answer(*arguments) if case.most is None else _measured(answer, arguments, case.most)
         if result is None or result is ...:
             return None
         return as_tensor(result if read is None else read(result))
     except Exception as error:  # whatever the reader's code does is reported, not raised
         return error
+
+
+class _Largest(TorchFunctionMode):
+    """Remembers the shape of the largest tensor that any function of PyTorch gives back."""
+
+    shape: tuple[int, ...] = ()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function, and look at what comes."""
+        result = func(*args, **(kwargs or {}))
+        for each in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(each, Tensor) and each.numel() > math.prod(self.shape):
+                self.shape = tuple(each.shape)
+        return result
+
+
+def _measured(answer: Answer, arguments: tuple[Any, ...], most: int) -> Any:
+    """Call a function and look how large its tensors, arrays and lists become.
+
+    What PyTorch makes goes by its shapes. NumPy's arrays and Python's lists are seen by their memory: four bytes for
+    a number, the size of a float32.
+
+    Raises:
+        TooMuch: if there are more than `most` numbers.
+    """
+    other = tracemalloc.is_tracing()
+    if not other:
+        tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        with _Largest() as largest:
+            result = answer(*arguments)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        if not other:
+            tracemalloc.stop()
+    if math.prod(largest.shape) > most:
+        raise TooMuch(f"made a tensor of shape {largest.shape} on the way")
+    if peak - before > 4 * most:
+        raise TooMuch(f"held {peak - before:,} bytes on the way: more than {most:,} numbers")
+    return result
+
+
+def _changed(answer: Answer, before: Sequence[Any], after: Sequence[Any], allowed: Collection[int]) -> str:
+    """What a call has changed among its arguments; empty if nothing."""
+    for number, (was, now) in enumerate(zip(before, after, strict=True)):
+        if number not in allowed and not _untouched(was, now):
+            names = [each.name for each in _parameters(answer) if each.kind is each.POSITIONAL_OR_KEYWORD]
+            name = names[number] if number < len(names) else f"argument {number + 1}"
+            return f"came back: the right result, but {name} is {shown(now)} after the call"
+    return ""
+
+
+def _parameters(answer: Answer) -> Iterable[inspect.Parameter]:
+    try:
+        return inspect.signature(answer).parameters.values()
+    except (TypeError, ValueError):  # a function that is written in C
+        return ()
+
+
+def _untouched(was: Any, now: Any) -> bool:
+    """Whether a value is what it was: tensors, arrays, numbers, texts, and all that holds them.
+
+    Of a network only the weights count, and of functions nothing.
+    """
+    if isinstance(was, Tensor) and isinstance(now, Tensor):
+        return was.dtype == now.dtype and _untouched(was.detach().numpy(), now.detach().numpy())
+    if isinstance(was, np.ndarray) and isinstance(now, np.ndarray):
+        return np.array_equal(was, now, equal_nan=was.dtype.kind in "fc")
+    if isinstance(was, nn.Module) and isinstance(now, nn.Module):
+        return _untouched(dict(was.state_dict()), dict(now.state_dict()))
+    if isinstance(was, dict) and isinstance(now, dict):
+        return was.keys() == now.keys() and all(_untouched(was[key], now[key]) for key in was)
+    if isinstance(was, list | tuple) and isinstance(now, list | tuple):
+        return len(was) == len(now) and all(map(_untouched, was, now))
+    if type(was) is not type(now) or callable(was):
+        return callable(was) and callable(now)
+    return _untouched(vars(was), vars(now)) if hasattr(was, "__dict__") else bool(was == now)
 
 
 def as_tensor(value: Any) -> Tensor:
@@ -147,6 +256,8 @@ def _complaint(result: Any, expected: Any) -> str:
         return f"{expects}\n  came back: None. Nothing was returned: the function needs a return."
     if isinstance(result, Unreadable):
         return f"{expects}\n  {result}"
+    if isinstance(result, TooMuch):
+        return f"{result}"
     if isinstance(result, Exception):
         return f"raised {type(result).__name__}: {' '.join(str(result).split())[:200]}"
     if same(result, expected):

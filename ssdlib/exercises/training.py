@@ -10,7 +10,8 @@ from ssdlib.exercises.checking import Answer, Case, Mistake, check
 
 def check_batch_norm(answer: Answer) -> None:
     """Check `batch_norm(x, mean, variance, training)`: (N, C, H, W), batch normalisation without scale and shift."""
-    check(answer, _norm_cases(), _NORM_MISTAKES)
+    # PyTorch's own moves the collected averages in training, where they are.
+    check(answer, _norm_cases(), _NORM_MISTAKES, may_change=(1, 2))
 
 
 def _norm_cases() -> list[Case]:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.transforms import Affine2D
 from PIL import Image
 
@@ -106,6 +107,37 @@ def test_a_figure_of_very_many_lines_is_made_of_dots(monkeypatch: pytest.MonkeyP
     assert (width // 2, height // 2) == (size["width"], size["height"])
     assert book.as_drawing(Figure()) is None
     assert book.as_dots(Figure()) is None
+
+
+def crowded() -> Figure:
+    """Boxes of two colours, of which some shine through, and a filled one between them."""
+    figure = Figure()
+    axes = figure.add_subplot()
+    for number in range(12):
+        style = {"alpha": 0.5} if number > 8 else {"facecolor": "red"} if number == 4 else {}
+        color = "red" if number < 7 else "blue"
+        axes.add_patch(Rectangle((number / 20, 0.1), 0.3, 0.5, **{"facecolor": "none", "edgecolor": color, **style}))
+    return figure
+
+
+def test_lines_of_one_style_are_one_path_in_a_drawing_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = re.compile(r'<path d="([^"]+)" clip-path="[^"]+" style="fill: (\w+|#\w+);')
+    plain = book.as_drawing(crowded())
+    assert plain is not None
+    monkeypatch.setattr(book, "LARGEST_DRAWING", len(plain) - 1)
+    shorter = book.as_drawing(crowded())
+    assert shorter is not None
+    ElementTree.fromstring(shorter)
+    assert len(lines.findall(plain)) == 12
+    paths = lines.findall(shorter)
+    assert [(d.count("M"), fill) for d, fill in paths] == [
+        (4, "none"),
+        (1, "#ff0000"),
+        (2, "none"),
+        (2, "none"),
+        *[(1, "none")] * 3,  # where they cross, more than one is seen
+    ]
+    assert "".join(d for d, _ in paths) == "".join(d for d, _ in lines.findall(plain))
 
 
 @pytest.mark.slow

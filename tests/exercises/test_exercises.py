@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -131,17 +132,71 @@ def test_reader_may_interrupt() -> None:
         check(interrupted, TWICE)
 
 
-def test_arguments_are_copies(capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_are_copies_and_have_to_stay_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     case = Case("in place", (torch.ones(2), [1.0]), [2.0, 2.0])
 
     def in_place(x: torch.Tensor, y: list[float]) -> torch.Tensor:
         y.clear()
         return x.add_(1)
 
-    check(in_place, [case, case])
+    check(in_place, [case, case], may_change=(0, 1))
     assert capsys.readouterr().out.startswith("Right")
+    check(in_place, [case], may_change=(0,))
+    said = capsys.readouterr().out
+    assert "came back: the right result, but y is [] after the call\nHint: leave what you are given as it is" in said
+    check(in_place, [case])
+    assert "but x is [2, 2] after the call" in capsys.readouterr().out
+    check(lambda *both: in_place(*both), [case])
+    assert "but argument 1 is [2, 2] after the call" in capsys.readouterr().out
     assert case.arguments[0].tolist() == [1.0, 1.0]
     assert case.arguments[1] == [1.0]
+
+
+LAYER = torch.nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "change", "seen"),
+    [
+        (torch.tensor([1.0, float("nan")]), lambda x: x, False),
+        (torch.ones(2), lambda x: x.resize_(1), True),
+        (np.ones(2), lambda x: x.fill(0), True),
+        (np.array([np.nan]), lambda x: x.sum(), False),
+        ({"a": [torch.ones(1)]}, lambda x: x["a"][0].zero_(), True),
+        ({"a": 1}, lambda x: x.update(b=2), True),
+        ([(1, 2)], lambda x: x.append(3), True),
+        (np.sum, lambda x: x, False),
+        (LAYER, lambda x: x(torch.ones(1)).backward(), False),
+        (LAYER, lambda x: x.bias.data.add_(1), True),
+        (SimpleNamespace(boxes=torch.ones(1)), lambda x: x.boxes.zero_(), True),
+        (SimpleNamespace(boxes=torch.ones(1)), lambda x: x.boxes.sum(), False),
+        ("text", lambda x: x.upper(), False),
+    ],
+)
+def test_a_change_is_seen_in_all_that_a_case_may_hold(
+    capsys: pytest.CaptureFixture[str], given: Any, change: Callable[[Any], Any], seen: bool
+) -> None:
+    def answer(x: Any) -> int:
+        change(x)
+        return 1
+
+    check(answer, [Case("one", (given,), 1)])
+    assert ("but x is" in capsys.readouterr().out) is seen
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda n: torch.zeros(n, n).sum(), "made a tensor of shape (300, 300) on the way"),
+        (lambda n: torch.zeros(n, 1).expand(n, n).split(n)[0].sum(), "(300, 300)"),
+        (lambda n: np.zeros((n, n), dtype=np.float32).sum(), "bytes on the way: more than 89,999 numbers"),
+        (lambda n: sum(max([0.0] * n for _ in list(range(n * n)))), "bytes on the way"),
+        (lambda n: sum(float(torch.zeros(n).sum()) for _ in range(n)), "Right"),
+    ],
+)
+def test_too_much_at_once_is_noticed(capsys: pytest.CaptureFixture[str], answer: Any, words: str) -> None:
+    check(answer, [Case("many", (300,), 0, most=300**2 - 1)])
+    assert words in capsys.readouterr().out
 
 
 def test_shapes_and_nan_are_named(capsys: pytest.CaptureFixture[str]) -> None:

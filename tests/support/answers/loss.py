@@ -59,9 +59,15 @@ def for_each(predicted, true):
 
 
 def two_sorts(hardness, positive, ratio):
-    hardness[positive] = -1
+    hardness = hardness.masked_fill(positive, -1)
     rank = hardness.sort(dim=1, descending=True).indices.sort(dim=1).indices
     return (rank < ratio * positive.sum(1)[:, None]) & ~positive
+
+
+def in_place(hardness, positive, ratio):
+    mask = two_sorts(hardness, positive, ratio)
+    hardness[positive] = -1
+    return mask
 
 
 def top_k(hardness, positive, ratio):
@@ -142,6 +148,7 @@ ANSWERS = {
         [two_sorts, top_k, mine_hard_negatives],
         [
             (one_sort, "once more"),
+            (in_place, "the right result, but hardness is"),
             (positives_enter, "lowest hardness before you sort"),
             (positives_leave_late, "too few"),
             (positives_at_the_end, "They must not be mined"),

@@ -39,6 +39,15 @@ def with_library(table, threshold, steps=(2, 1)):
     return matched
 
 
+def crosses_out_in_place(table, threshold):
+    matched = with_library(table, threshold, steps=[2])
+    for _ in range(min(table.shape)):
+        j, i = divmod(int(table.argmax()), table.shape[1])
+        matched[i] = j
+        table[j, :] = table[:, i] = -1
+    return matched
+
+
 def last_one_stays(table, threshold):
     matched = with_library(table, threshold, steps=[2])
     for m in range(len(table)):
@@ -99,6 +108,7 @@ ANSWERS = {
             (for_each_object, "a prior for each object"),
             (forgot_the_empty_image, "no largest of nothing"),
             (fixed_threshold, "another threshold"),
+            (crosses_out_in_place, "the right result, but table is"),
         ],
     ),
 }
