@@ -36,7 +36,8 @@ class TrainConfig(Hyperparameters):
             (`ssdlib.zoo.transfer.early_parts`); "backbone"; or names such as "backbone.stages.0,backbone.stages.1".
         patience: end the run after so many validations without a better mAP; 0 never ends it early.
         compile: let torch.compile make the network faster, and on a GPU the loss; it needs a C++ compiler, and some
-            minutes at the start.
+            minutes at the start. The update stays as it is: beside the hundreds of calls for a gradient it is some 20,
+            4 of them the fused optimizer's, which leaves out a step that is not finite by itself.
         compile_mode: of torch.compile: "default"; "reduce-overhead", which on a GPU records what it compiles as CUDA
             graphs, so that a step of small kernels does not wait for the host to launch them one by one;
             "max-autotune", which tries several kernels for each operation, too; or "max-autotune-no-cudagraphs". We had

@@ -57,7 +57,6 @@ WAITS: dict[str, Callable[[Tensor], Any]] = {
     "truth": lambda x: bool((x > 0).all()),
     "mask": lambda x: x[x > 0],
     "nonzero": lambda x: x.nonzero(),
-    "unique": lambda x: x.unique(),
     "to the host": lambda x: x.cpu(),
     "into the host": lambda x: torch.zeros(3).copy_(x),
     "to the GPU": lambda x: torch.zeros(3).to(x.device),
@@ -97,9 +96,11 @@ def test_two_devices_are_an_error(gpu: Gpu):
 
 
 def test_what_the_pretended_gpu_notices_besides():
-    """Memory that is not pinned, and numbers that are read before they came."""
+    """What PyTorch's own mode does not; memory that is not pinned, and numbers that are read before they came."""
     with pretended_gpu.pretended_gpu():
         x = torch.ones(3, device=pretended_gpu.GPU)
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            pretended_gpu.without_waiting(x.unique)
         with pytest.raises(RuntimeError, match="out of memory that is not pinned"):
             pretended_gpu.without_waiting(lambda: torch.zeros(3).to(x.device, non_blocking=True))
         there = x.to("cpu", non_blocking=True)
