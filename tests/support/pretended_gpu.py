@@ -256,6 +256,7 @@ def pretended_gpu() -> Iterator[None]:
             "is_current_stream_capturing": False,
             "device_count": 1,
             "current_device": 0,
+            "set_device": None,
             "current_stream": _Stream(),
             "synchronize": None,
             "empty_cache": None,
@@ -267,6 +268,8 @@ def pretended_gpu() -> Iterator[None]:
             patch.setattr(torch.cuda, name, lambda *_, _answer=answer, **__: _answer)
         patch.setattr(torch.accelerator, "is_available", lambda: True)  # asks the DataLoader that pins memory
         patch.setattr(torch.accelerator, "current_accelerator", lambda *_: torch.device("cuda"))
+        for name in ("current_device_index", "set_device_index"):
+            patch.setattr(torch.accelerator, name, lambda *_: 0, raising=False)
         for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
             patch.setattr(torch.optim.Optimizer, name, lambda _: None, raising=False)
         patch.setattr(torch.backends.cudnn, "enabled", False)  # else batch normalisation calls it by its name
