@@ -214,3 +214,18 @@ def test_code_on_the_page_is_narrow_and_glues_nothing(path: Path) -> None:
 def test_hidden_lines_may_be_long() -> None:
     cells = [v4.new_code_cell("glue(1)", metadata={"tags": ["remove-input"]}), v4.new_code_cell("a\nglue(2)")]
     assert lines_of_the_page(v4.new_notebook(cells=[*cells, v4.new_markdown_cell("text")])) == ["a", "glue(2)"]
+
+
+def dots(notebook: NotebookNode) -> list[str]:
+    """Cells with a figure of dots on a white ground, which stays white on a dark page."""
+    return [
+        cell.id
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if {"image/png", "image/jpeg"} & {*output.get("data", {})}
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(BOOK.glob("*.ipynb")), ids=lambda path: path.name)
+def test_figures_are_drawings_which_take_the_colours_of_the_page(path: Path) -> None:
+    assert dots(nbformat.read(path, as_version=4)) == []
