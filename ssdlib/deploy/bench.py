@@ -161,7 +161,7 @@ def bench(
         seconds: for each setting.
         report: called with each result as it comes.
         around: makes the function of a request from that which runs the network, such as `from_file_to_picture`; by
-            default a request is a call of the network with random images.
+            default a request is a call of the network with random images. Each call has `batch` images.
 
     Raises:
         ValueError: if there is no such runtime, or a number is not positive.
@@ -183,7 +183,7 @@ def bench(
                 for count in counts:
                     own = threads or max(1, cores() // count)
                     torch.set_num_threads(own)
-                    runs = _requests(name, model, path, count, own)
+                    runs = _requests(name, model, path, count, own, images.shape)
                     workers = [around(run) if around else _call(run, images) for run in runs]
                     latencies, total = measure(workers, seconds)
                     low, median, high = np.percentile(1e3 * np.array(latencies), [0, 50, 99])
@@ -230,8 +230,8 @@ def from_file_to_picture(
     return around
 
 
-def _requests(name: str, model: SSD, path: Path, count: int, threads: int) -> list[Runtime]:
-    """A function for each request in flight; they share the network."""
+def _requests(name: str, model: SSD, path: Path, count: int, threads: int, shape: Sequence[int]) -> list[Runtime]:
+    """A function for each request in flight, of images of this shape; they share the network."""
     if name in (TORCH, COMPILED, BFLOAT16):  # with PyTorch's own number of threads
         program = program_of(model, dtype=torch.bfloat16 if name == BFLOAT16 else torch.float32)
         # Compiled code has its number of threads in it.
@@ -239,12 +239,12 @@ def _requests(name: str, model: SSD, path: Path, count: int, threads: int) -> li
     if name.startswith(ONNX):
         return [onnx_runtime(path, threads)] * count  # a session may be called by several threads
     hint = "LATENCY" if count == 1 else "THROUGHPUT"
-    compiled = openvino_model(path, threads * count, PERFORMANCE_HINT=hint, NUM_STREAMS=count)
+    compiled = openvino_model(path, threads * count, shape, PERFORMANCE_HINT=hint, NUM_STREAMS=count)
     return [_openvino_request(compiled.create_infer_request()) for _ in range(count)]
 
 
 def _openvino_request(request: Any) -> Runtime:
-    return lambda images: list(request.infer({0: images}).values())
+    return lambda images: list(request.infer({0: images}, share_inputs=True).values())
 
 
 def crowded(in_flight: Iterable[int], threads: int | None) -> str | None:

@@ -131,7 +131,7 @@ def test_each_runtime_computes_in_its_own_way(monkeypatch: pytest.MonkeyPatch, t
     quantize(exact, int8, [images])
     seen = {}
     for name, path in (("torch", exact), ("torch-bfloat16", exact), ("onnxruntime", exact), ("onnxruntime-int8", int8)):
-        first, second = benching._requests(name, demo_model(), path, 2, 1)
+        first, second = benching._requests(name, demo_model(), path, 2, 1, images.shape)
         seen[name] = first(images)[1]
         np.testing.assert_array_equal(second(images)[1], seen[name])
     away = {name: float(np.abs(scores - seen["torch"]).max()) for name, scores in seen.items()}
