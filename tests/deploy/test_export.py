@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.gpus import REAL
 from torch import nn
 
 from ssdlib.boxes import cxcywh_to_xyxy
@@ -63,9 +64,7 @@ def photographs() -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=REAL.marks)])
 def test_exporting_leaves_the_model_as_it_is(tmp_path: Path, device: str):
     model = demo_model().train().to(device)
     before = {name: value.clone() for name, value in model.state_dict().items()}
