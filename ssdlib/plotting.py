@@ -303,7 +303,8 @@ def show_ratios(rows: Sequence[Mapping[str, Any]], ax: Axes | None = None) -> Ax
     ax.barh(places, [row["ratio"] for row in rows], color=PALETTE[0], height=0.4)
     ax.plot([row["target"] for row in rows], places, "|", color="black", markersize=12, label="target")
     for place, row in zip(places, rows, strict=True):
-        ax.text(row["ratio"] + 0.01, place, f"{row['ratio']:.2f}", va="center", fontsize=7)
+        end = max(row["ratio"], row["target"]) if 0 < row["target"] - row["ratio"] < 0.08 else row["ratio"]
+        ax.text(end + 0.01, place, f"{row['ratio']:.2f}", va="center", fontsize=7)  # not across the tick
         ax.text(0, place + 0.24, row["work"], va="bottom", fontsize=7, parse_math=False)
     ax.axvline(1, color="gray", linewidth=0.8)
     ax.set_yticks([])

@@ -275,6 +275,9 @@ def test_ratios_are_bars_with_their_targets():
     assert ax.get_lines()[0].get_xdata().tolist() == [0.5, 0.6]
     assert ax.get_xlim()[1] > 1.5
     ax.figure.canvas.draw()
+    ax = plotting.show_ratios([{"work": "a number across the tick", "ratio": 0.27, "target": 0.3}])
+    (label,) = [text for text in ax.texts if text.get_text() == "0.27"]
+    assert label.get_position()[0] > 0.3
 
 
 # ---- glue ------------------------------------------------------------------------------------------------------
