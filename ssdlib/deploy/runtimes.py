@@ -99,18 +99,14 @@ def openvino_runtime(path: str | os.PathLike[str], threads: int = 0) -> Runtime:
     It is compiled for as many images as the first call brings, which saves a sixth of the time of a small network, and
     once more, for any number of them, where another call brings others.
     """
-
-    def request(shape: tuple[int, ...] | None) -> Any:
-        return openvino_model(path, threads, shape, PERFORMANCE_HINT="LATENCY").create_infer_request()
-
-    first: list[Any] = []  # the shape, and what is compiled for it
-    others = functools.cache(lambda: request(None))
+    requests: dict[tuple[int, ...] | None, Any] = {}  # by the shape that they are compiled for; None: for any
 
     def run(images: Array) -> Sequence[Array]:
-        if not first:
-            first.extend((images.shape, request(images.shape)))
-        asked = first[1] if images.shape == first[0] else others()
-        found = asked.infer({0: images}, share_inputs=True, share_outputs=True)  # without copies, but for the results
+        shape = images.shape if not requests or images.shape in requests else None
+        if shape not in requests:
+            requests[shape] = openvino_model(path, threads, shape, PERFORMANCE_HINT="LATENCY").create_infer_request()
+        # Without copies, but for the results.
+        found = requests[shape].infer({0: images}, share_inputs=True, share_outputs=True)
         return [np.array(found[i]) for i in range(len(found))]
 
     return run

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import tracemalloc
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -138,30 +137,15 @@ class _Largest(TorchFunctionMode):
 
 
 def _measured(answer: Answer, arguments: tuple[Any, ...], most: int) -> Any:
-    """Call a function and look how large its tensors, arrays and lists become.
-
-    What PyTorch makes goes by its shapes. NumPy's arrays and Python's lists are seen by their memory: four bytes for
-    a number, the size of a float32.
+    """Call a function and look how large the tensors become that it makes.
 
     Raises:
-        TooMuch: if there are more than `most` numbers.
+        TooMuch: if one has more than `most` numbers.
     """
-    other = tracemalloc.is_tracing()
-    if not other:
-        tracemalloc.start()
-    try:
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        with _Largest() as largest:
-            result = answer(*arguments)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        if not other:
-            tracemalloc.stop()
+    with _Largest() as largest:
+        result = answer(*arguments)
     if math.prod(largest.shape) > most:
         raise TooMuch(f"made a tensor of shape {largest.shape} on the way")
-    if peak - before > 4 * most:
-        raise TooMuch(f"held {peak - before:,} bytes on the way: more than {most:,} numbers")
     return result
 
 

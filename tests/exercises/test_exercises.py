@@ -189,8 +189,6 @@ def test_a_change_is_seen_in_all_that_a_case_may_hold(
     [
         (lambda n: torch.zeros(n, n).sum(), "made a tensor of shape (300, 300) on the way"),
         (lambda n: torch.zeros(n, 1).expand(n, n).split(n)[0].sum(), "(300, 300)"),
-        (lambda n: np.zeros((n, n), dtype=np.float32).sum(), "bytes on the way: more than 89,999 numbers"),
-        (lambda n: sum(max([0.0] * n for _ in list(range(n * n)))), "bytes on the way"),
         (lambda n: sum(float(torch.zeros(n).sum()) for _ in range(n)), "Right"),
     ],
 )

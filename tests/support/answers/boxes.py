@@ -34,15 +34,6 @@ def one_by_one(a, b):
     return [float(iou(a[i : i + 1], b[i : i + 1])) for i in range(len(a))]
 
 
-def diagonal_in_numpy(a, b):
-    a, b = a.numpy()[:, None], b.numpy()[None]
-    sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    sizes = [np.prod(box[..., 2:] - box[..., :2], axis=-1) for box in (a, b)]
-    shared = sides[..., 0] * sides[..., 1]
-    union = sizes[0] + sizes[1] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0).diagonal().copy()
-
-
 def squeezed_in_place(a, b):
     result = torch.tensor(loop(a, b))
     a.clamp_(0, 1)
@@ -95,7 +86,6 @@ ANSWERS = {
         [
             (diagonal_of_table, "made a tensor of shape (500, 500"),
             (diagonal_of_table, "the diagonal of a table"),
-            (diagonal_in_numpy, "the diagonal of a table"),
             (squeezed_in_place, "the right result, but a is"),
             (not_limited, "before you multiply"),
             (product_limited, "minus times minus"),
